@@ -1,0 +1,23 @@
+"""Reach HPC machines behind firewalls: a bridge, endpoints that dial out to it, and plugins."""
+
+from .context import PluginContext
+from .errors import OrbitError
+from .hookspecs import hookimpl
+from .models import HostInfo, HostRole, Notification, Topology, UIConfig
+from .plugin import Plugin
+from .plugin_client import PluginClient
+from .sessions import PluginSession
+
+__all__ = [
+    "HostInfo",
+    "HostRole",
+    "Notification",
+    "OrbitError",
+    "Plugin",
+    "PluginClient",
+    "PluginContext",
+    "PluginSession",
+    "Topology",
+    "UIConfig",
+    "hookimpl",
+]

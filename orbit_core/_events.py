@@ -1,0 +1,172 @@
+"""Keep the latest notifications in one ring and let every listener read it at its own pace.
+
+Listeners share the ring's encoded events and hold nothing but a position, so that a slow one costs
+nobody anything: it is cut when its connection stalls, and told of a gap when the ring has moved on.
+"""
+
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from itertools import islice
+
+import anyio
+import attrs
+
+from .models import Notification, Principal
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a comment is sent."""
+
+BATCH = 512
+"""Events that one write to a listener carries at most."""
+
+KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
+
+
+@attrs.frozen
+class Filter:
+    """Say what a listener wants to hear; None means everything."""
+
+    principal: Principal
+    endpoint: str | None = None
+    plugin: str | None = None
+    topic: str | None = None
+
+    def passes(self, notification: Notification) -> bool:
+        """Tell whether the listener may and wants to hear this."""
+        return (
+            (self.endpoint is None or self.endpoint == notification.endpoint)
+            and (self.plugin is None or self.plugin == notification.plugin)
+            and (self.topic is None or self.topic == notification.topic)
+            and self.principal.may_use(notification.owner)
+        )
+
+
+@attrs.define(frozen=True, eq=False)
+class _Kept:
+    notification: Notification
+    encoded: bytes
+    time: float
+
+
+class EventRing:
+    """Hold the encoded events of the last minutes, bounded by bytes and age."""
+
+    def __init__(
+        self, max_bytes: int, max_seconds: float, describe_topology: Callable[[], object]
+    ) -> None:
+        """Bound the ring, and take what makes the topology's document.
+
+        The epoch in its ids tells this process's events from an earlier one's.
+        """
+        self._describe_topology = describe_topology
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._epoch = secrets.token_hex(4)
+        self._kept: deque[_Kept] = deque()
+        self._bytes = 0
+        self._end = 0
+        self._changed = anyio.Event()
+        self._topology = b""
+        self._topology_version = 0
+
+    @property
+    def end(self) -> int:
+        """Return how many events there have been."""
+        return self._end
+
+    def append(self, notification: Notification, encoded_data: str) -> None:
+        """Add a notification; ``encoded_data`` is its data as valid JSON text on one line."""
+        self._end += 1
+        encoded = b"id: %s-%d\ndata: %s\n\n" % (
+            self._epoch.encode(), self._end, _document(notification, encoded_data).encode()
+        )  # fmt: skip
+        now = time.monotonic()
+        self._kept.append(_Kept(notification, encoded, now))
+        self._bytes += len(encoded)
+        while self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds:
+            self._bytes -= len(self._kept.popleft().encoded)
+        self._changed.set()
+
+    def topology_changed(self) -> None:
+        """Have listeners told the topology anew."""
+        self._topology_version += 1
+        self._topology = b""
+        self._changed.set()
+
+    def _topology_frame(self) -> bytes:
+        if not self._topology:
+            data = json.dumps(
+                {"topic": "topology", "data": self._describe_topology()}, separators=(",", ":")
+            )
+            self._topology = b"data: %s\n\n" % data.encode()
+        return self._topology
+
+    async def listen(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
+        """Yield what a listener is to be sent: the topology first, then events as they come.
+
+        With a ``last_event_id``, what was missed comes before what is new, after a ``gap`` event
+        if the ring no longer reaches back. Ends never; a silent time brings comments.
+        """
+        position, missed = self._resume(last_event_id)
+        version = self._topology_version
+        yield self._topology_frame() + missed
+        while True:
+            position, chunk = self._take(position, wanted)
+            if version != self._topology_version:
+                version = self._topology_version
+                chunk += self._topology_frame()
+            if chunk:
+                yield chunk
+            elif position == self._end:
+                yield await self._silence()
+
+    async def _silence(self) -> bytes:
+        """Wait for a change and return nothing, or a comment after `KEEP_ALIVE` seconds."""
+        if self._changed.is_set():
+            self._changed = anyio.Event()
+        with anyio.move_on_after(KEEP_ALIVE):
+            await self._changed.wait()
+            return b""
+        return KEEP_ALIVE_COMMENT
+
+    def _resume(self, last_event_id: str | None) -> tuple[int, bytes]:
+        if last_event_id is None:
+            return self._end, b""
+        epoch, _, number = last_event_id.rpartition("-")
+        if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
+            return self._end, self._gap(None)
+        return min(int(number), self._end), b""
+
+    def _take(self, position: int, wanted: Filter) -> tuple[int, bytes]:
+        """Return the next position and the encoded events up to it."""
+        start = self._end - len(self._kept)
+        gap = b""
+        if position < start:
+            gap = self._gap(start - position)
+            position = start
+        batch = islice(self._kept, position - start, position - start + BATCH)
+        chosen = [kept.encoded for kept in batch if wanted.passes(kept.notification)]
+        return min(position + BATCH, self._end), gap + b"".join(chosen)
+
+    def _gap(self, lost: int | None) -> bytes:
+        data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": self._end}})
+        return b"event: gap\ndata: %s\n\n" % data.encode()
+
+
+def _document(notification: Notification, encoded_data: str) -> str:
+    """Return the documented frame, with the data spliced in as it was encoded."""
+    head = json.dumps(
+        {
+            "endpoint": notification.endpoint,
+            "plugin": notification.plugin,
+            "topic": notification.topic,
+            "session": notification.session,
+            "seq": notification.seq,
+            "time": notification.time,
+        },
+        separators=(",", ":"),
+    )
+    return f'{{"topic":"notification","data":{head[:-1]},"data":{encoded_data}}}}}'

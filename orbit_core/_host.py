@@ -1,0 +1,157 @@
+"""Host plugins: what a bridge and an endpoint have in common."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from ._codec import to_data
+from ._store import Store, open_store
+from .context import Notifier, PluginContext
+from .errors import ConfigError
+from .models import HostInfo, Notification, PluginInfo, UIConfig
+from .plugins import Hooks, Plugins, Served, installed, open_hooks, select
+from .web import Reply, Site
+
+logger = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 10.0
+"""Seconds that each plugin has to let go when its host stops."""
+
+RESERVED_INSTANCES = frozenset({"plugins"})
+
+
+class PluginHost:
+    """Own one process's plugins, their state, their background tasks and their routes."""
+
+    def __init__(self, name: str, host: HostInfo, store: Store, hooks: Hooks, group: TaskGroup) -> None:
+        """Be the host called ``name``; `open_host` makes one."""
+        self.name = name
+        self.host = host
+        self.store = store
+        self.hooks = hooks
+        self._group = group
+        self._hub: Any = None
+        self._settings: Mapping[str, dict[str, Any]] = {}
+        self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._notifier = Notifier(name, hooks.notify)
+        self.plugins = Plugins(hooks, host, self._context_for)
+
+    async def load(
+        self,
+        selectors: Iterable[str],
+        *,
+        settings: Mapping[str, dict[str, Any]],
+        hub: Any,
+        available: Mapping[str, EntryPoint] | None = None,
+    ) -> None:
+        """Take the selected plugins through the gates. Raises ConfigError for an unknown selector."""
+        known = installed() if available is None else available
+        self._settings, self._hub = settings, hub
+        selected = select(selectors, self.host.role, known)
+        for item in selected:
+            if item.instance in RESERVED_INSTANCES:
+                raise ConfigError(f"no plugin instance may be called {item.instance!r}")
+        await self.plugins.serve_all(selected, known)
+
+    def routes(self) -> list[BaseRoute]:
+        """Return every plugin's routes under its name, and the descriptions of all at ``/plugins``."""
+        mounts: list[BaseRoute] = [
+            Mount(f"/{served.instance}", routes=served.routes)
+            for served in self.plugins.served.values()
+        ]
+        return [Route("/plugins", self._describe, methods=["GET"]), *mounts]
+
+    def site(self) -> Site:
+        """Return the application that serves `routes`."""
+        return Site.of(self.routes())
+
+    def short_descriptions(self) -> dict[str, PluginInfo]:
+        """Return what the topology says of each plugin."""
+        return {
+            served.instance: PluginInfo(served.type, f"/{self.name}/{served.instance}", served.version)
+            for served in self.plugins.served.values()
+        }
+
+    def descriptions(self) -> dict[str, Any]:
+        """Return everything that there is to say of the plugins: pages, routes, and why some are absent."""
+        return {
+            "plugins": {name: self._description(served) for name, served in self.plugins.served.items()},
+            "statuses": to_data(self.plugins.statuses),
+        }
+
+    def publish(self, notification: Notification) -> None:
+        """Stamp a notification of the host itself and hand it to every plugin."""
+        self._notifier.publish(notification)
+
+    async def stop(self) -> None:
+        """Have the plugins let go, last first; one that fails or dawdles does not keep the others."""
+        for name, function in reversed(self._stops):
+            with anyio.move_on_after(STOP_TIMEOUT, shield=True) as scope:
+                await self._guarded(name, function)
+            if scope.cancelled_caught:
+                logger.error("plugin %s did not let go within %.0f s", name, STOP_TIMEOUT)
+
+    async def _describe(self, request: Request) -> Response:
+        """Describe the plugins served here."""
+        return Reply(self.descriptions())
+
+    def _description(self, served: Served) -> dict[str, Any]:
+        ui = getattr(served.plugin, "ui_config", None) or UIConfig(title=served.type)
+        return {
+            "type": served.type,
+            "namespace": f"/{self.name}/{served.instance}",
+            "version": served.version,
+            "enabled": True,
+            "ui_config": to_data(ui),
+            "routes": [_route_document(route) for route in served.routes if isinstance(route, Route)],
+        }
+
+    def _context_for(self, instance: str) -> PluginContext:
+        directory = self.store.path.parent / "plugins" / instance
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return PluginContext(
+            host=self.host,
+            endpoint=self.name,
+            instance=instance,
+            documents=self.store.space(f"plugin/{instance}"),
+            directory=directory,
+            notifier=self._notifier,
+            background=lambda function, *args: self._group.start_soon(
+                self._guarded, instance, function, *args
+            ),
+            on_stop=lambda function: self._stops.append((instance, function)),
+            hub=self._hub,
+            raw_settings=self._settings.get(instance, {}),
+        )
+
+    async def _guarded(self, name: str, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        try:
+            await function(*args)
+        except Exception:  # a plugin's background task may fail in any way
+            logger.exception("plugin %s failed in the background", name)
+
+
+def _route_document(route: Route) -> dict[str, Any]:
+    summary = (route.endpoint.__doc__ or "").strip().partition("\n")[0]
+    return {"path": route.path, "methods": sorted(route.methods or ()), "summary": summary}
+
+
+@asynccontextmanager
+async def open_host(name: str, host: HostInfo, state_dir: Path) -> AsyncIterator[PluginHost]:
+    """Open a host with its state; leaving it stops the plugins, then their tasks, then the state."""
+    async with open_store(state_dir) as store, open_hooks() as hooks, anyio.create_task_group() as group:
+        found = PluginHost(name, host, store, hooks, group)
+        try:
+            yield found
+        finally:
+            await found.stop()
+            group.cancel_scope.cancel()

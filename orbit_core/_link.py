@@ -1,0 +1,411 @@
+"""Carry many calls and events over one socket, and over the next one when that breaks.
+
+A link outlives its sockets: messages are numbered, kept until the peer acknowledges them and sent
+again on the next socket, so that a cut in the network costs time and nothing else. Frames that wait
+while the socket is busy travel together; an idle socket sends at once.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.types import ASGIApp, Message, Scope
+
+from ._frames import (
+    CHUNK,
+    MESSAGE_LIMIT,
+    Frame,
+    Kind,
+    ProtocolError,
+    RequestHead,
+    ResponseHead,
+    frame_header,
+    message_header,
+    split_message,
+    unpack_count,
+    unpack_map,
+    unpack_request,
+    unpack_response,
+)
+from ._stream import Stream
+from .errors import ConnectionLost, InternalError, OrbitError, TooManyCalls
+from .models import Principal, Role
+from .web import ResponseAborted
+
+logger = logging.getLogger(__name__)
+
+CALL_LIMIT = 1024
+"""Calls in flight on one link, each way; one more is refused with 503."""
+
+QUEUE_HIGH = 2 * 1024 * 1024
+"""Bytes of queued frames from which body parts wait."""
+
+UNACKNOWLEDGED_LIMIT = 32 * 1024 * 1024
+"""Bytes of queued and unacknowledged messages from which events are refused."""
+
+ACK_MESSAGES = 32
+ACK_BYTES = 256 * 1024
+"""Messages or bytes received after which an acknowledgement is sent even if nothing else is."""
+
+STALL = 10.0
+"""Seconds that a socket may take to accept a message before it is cut."""
+
+DEADLINE = 600.0
+"""Seconds without progress after which a call fails, unless its caller said otherwise."""
+
+
+class SocketClosed(Exception):
+    """Report that a link's socket is gone."""
+
+
+class Socket(Protocol):
+    """Move whole messages."""
+
+    async def send(self, message: bytes) -> None:
+        """Send one message. Raises SocketClosed."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return the next message. Raises SocketClosed."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection at once, without a closing handshake."""
+        ...
+
+
+ControlHandler = Callable[[Kind, memoryview], None]
+
+
+class Link:
+    """Open calls to the peer, serve the peer's calls with an ASGI application, and pass on the rest.
+
+    ``is_broken`` tells that the peer broke the protocol: the owner drops the link.
+    """
+
+    def __init__(
+        self, app: ASGIApp, group: TaskGroup, control: ControlHandler, *, first_id: int
+    ) -> None:
+        """Serve calls with ``app`` in ``group``; ``control`` hears the kinds that are no calls.
+
+        ``first_id`` is 1 on the endpoint and 2 on the bridge, so that ids never meet.
+        """
+        self._app = app
+        self._group = group
+        self._control = control
+        self._first_id = first_id
+        self.streams: dict[int, Stream] = {}
+        self.served: dict[int, Stream] = {}
+        self._socket: Socket | None = None
+        self._wake = anyio.Event()
+        self._room = anyio.Event()
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.is_broken = False
+        self._next_id = self._first_id
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._unacknowledged: deque[bytes] = deque()
+        self._unacknowledged_bytes = 0
+        self._acknowledged = 0
+        self._resend = 0
+        self.received = 0
+        self._received_bytes = 0
+        self._told = 0
+
+    @property
+    def is_attached(self) -> bool:
+        """Tell whether a socket carries the link at present."""
+        return self._socket is not None
+
+    async def run(self, socket: Socket, peer_received: int) -> None:
+        """Carry the link on ``socket`` until it closes, sending again what the peer lacks.
+
+        A link that is still on another socket leaves that first. Raises ProtocolError if the
+        peer's count makes no sense.
+        """
+        self.cut()
+        self._acknowledge(peer_received)
+        self._resend = len(self._unacknowledged)
+        self._told = -1
+        self._socket = socket
+        self._wake.set()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._write, socket)
+                await self._read(socket)
+                group.cancel_scope.cancel()
+        finally:
+            if self._socket is socket:
+                self._socket = None
+
+    def cut(self) -> None:
+        """Leave the present socket, if any; the link stays."""
+        if self._socket is not None:
+            self._socket.abort()
+            self._socket = None
+
+    def reset(self, error: OrbitError) -> None:
+        """Begin a new link: every call in flight ends with ``error``, nothing is sent again."""
+        for stream in [*self.streams.values(), *self.served.values()]:
+            stream.fail(error)
+        self._start_over()
+        self._room.set()
+
+    def call(
+        self, head: RequestHead, body: bytes, *, fin: bool, deadline: float = DEADLINE
+    ) -> Stream:
+        """Open a call to the peer. Raises TooManyCalls."""
+        if len(self.streams) >= CALL_LIMIT:
+            raise TooManyCalls(
+                f"{CALL_LIMIT} calls are in flight already: try again", retry_after=1.0
+            )
+        stream = Stream(self, self._next_id, deadline)
+        self._next_id += 2
+        self.streams[stream.id] = stream
+        stream.open(head, body, fin=fin)
+        return stream
+
+    def send(self, kind: Kind, stream: int, payload: bytes, *, fin: bool = False) -> None:
+        """Queue a frame; never waits."""
+        self._queue.append(frame_header(kind, stream, len(payload), fin=fin))
+        self._queue.append(payload)
+        self._queued += len(payload) + 16
+        self._wake.set()
+
+    def send_event(self, payload: bytes) -> bool:
+        """Queue a notification, unless too much waits already."""
+        if self._queued + self._unacknowledged_bytes > UNACKNOWLEDGED_LIMIT:
+            return False
+        self.send(Kind.EVENT, 0, payload)
+        return True
+
+    async def room(self) -> None:
+        """Wait until few enough bytes are queued for another body part."""
+        while self._queued > QUEUE_HIGH:
+            self._room = anyio.Event()
+            await self._room.wait()
+
+    def forget(self, stream: Stream) -> None:
+        """Drop a stream that is over; late frames for it are ignored."""
+        table = self.streams if self._is_ours(stream.id) else self.served
+        if table.get(stream.id) is stream:
+            del table[stream.id]
+
+    def expire(self, error: Callable[[float], OrbitError]) -> None:
+        """Fail the calls that made no progress until their deadline."""
+        now = time.monotonic()
+        for stream in [stream for stream in self.streams.values() if stream.is_overdue(now)]:
+            stream.cancel(error(stream.deadline))
+
+    def _is_ours(self, stream: int) -> bool:
+        return stream % 2 == self._first_id % 2
+
+    async def _write(self, socket: Socket) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = anyio.Event()
+                while self._socket is socket and (message := self._next_message()) is not None:
+                    with anyio.fail_after(STALL):
+                        await socket.send(message)
+        except TimeoutError:
+            logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
+            socket.abort()
+        except SocketClosed:
+            pass
+
+    def _next_message(self) -> bytes | None:
+        if self._resend:
+            self._resend -= 1
+            return self._unacknowledged[-1 - self._resend]
+        if not self._queue:
+            return self._acknowledgement()
+        parts = [message_header(self.received)]
+        size = 0
+        while self._queue and size < MESSAGE_LIMIT:
+            parts.append(self._queue.popleft())
+            size += len(parts[-1])
+            parts.append(self._queue.popleft())
+            size += len(parts[-1])
+            self._queued -= len(parts[-1]) + 16
+        message = b"".join(parts)
+        self._note_told()
+        self._unacknowledged.append(message)
+        self._unacknowledged_bytes += len(message)
+        if self._queued <= QUEUE_HIGH:
+            self._room.set()
+        return message
+
+    def _acknowledgement(self) -> bytes | None:
+        if self.received - self._told < ACK_MESSAGES and self._received_bytes < ACK_BYTES:
+            return None
+        self._note_told()
+        return message_header(self.received)
+
+    def _note_told(self) -> None:
+        self._told = self.received
+        self._received_bytes = 0
+
+    async def _read(self, socket: Socket) -> None:
+        try:
+            while self._socket is socket:
+                message = await socket.receive()
+                if self._socket is socket:
+                    self._take(message)
+        except SocketClosed:
+            pass
+        except ProtocolError as error:
+            logger.warning("cutting a link whose peer breaks the protocol: %s", error)
+            self.is_broken = True
+            socket.abort()
+
+    def _take(self, message: bytes) -> None:
+        acknowledged, frames = split_message(message)
+        self._acknowledge(acknowledged)
+        empty = True
+        for frame in frames:
+            empty = False
+            self._dispatch(frame)
+        if not empty:
+            self.received += 1
+            self._received_bytes += len(message)
+            if self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES:
+                self._wake.set()
+
+    def _acknowledge(self, count: int) -> None:
+        if count > self._acknowledged + len(self._unacknowledged):
+            raise ProtocolError("the peer acknowledges what was never sent")
+        while self._acknowledged < count:
+            self._acknowledged += 1
+            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
+        self._resend = min(self._resend, len(self._unacknowledged))
+
+    def _dispatch(self, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.RESPONSE:
+                stream = self.streams.get(frame.stream)
+                if stream is not None:
+                    head, body = unpack_response(frame.payload)
+                    stream.accept_response(head, body, fin=frame.fin)
+            case Kind.OPEN:
+                self._open(frame)
+            case Kind.DATA:
+                stream = self._find(frame)
+                if stream is not None:
+                    stream.accept_data(bytes(frame.payload), fin=frame.fin)
+            case Kind.CREDIT:
+                stream = self._find(frame)
+                if stream is not None:
+                    stream.accept_credit(unpack_count(frame.payload))
+            case Kind.CANCEL:
+                self._cancelled(frame)
+            case Kind.EVENT | Kind.HELLO | Kind.WELCOME | Kind.TOPOLOGY | Kind.SHUTDOWN:
+                self._control(Kind(frame.kind), frame.payload)
+
+    def _find(self, frame: Frame) -> Stream | None:
+        return (self.streams if self._is_ours(frame.stream) else self.served).get(frame.stream)
+
+    def _cancelled(self, frame: Frame) -> None:
+        stream = self._find(frame)
+        if stream is not None:
+            reason = unpack_map(frame.payload)
+            code, detail = str(reason.get("code", "")), str(reason.get("detail", ""))
+            stream.fail(OrbitError.from_reply(0, code, detail))
+
+    def _open(self, frame: Frame) -> None:
+        if self._is_ours(frame.stream) or frame.stream in self.served:
+            raise ProtocolError("a call has an id that is not the caller's to give")
+        head, body = unpack_request(frame.payload)
+        stream = Stream(self, frame.stream, DEADLINE)
+        self.served[stream.id] = stream
+        if len(self.served) > CALL_LIMIT:
+            stream.cancel(TooManyCalls(f"{CALL_LIMIT} calls are being served already: try again"))
+            return
+        stream.accept_data(body, fin=frame.fin)
+        self._group.start_soon(self._serve, stream, head)
+
+    async def _serve(self, stream: Stream, head: RequestHead) -> None:
+        """Serve one of the peer's calls; a cancelled call cancels its handler."""
+        call = _ServedCall(stream)
+        try:
+            with anyio.CancelScope() as stream.scope:
+                if stream.error is None:
+                    await self._app(_scope(head), call.receive, call.send)
+        except ResponseAborted:
+            stream.cancel(InternalError("the handler failed after its response began"))
+        except OrbitError as error:
+            stream.cancel(error)
+        finally:
+            if not stream.is_over:
+                unread = (
+                    "took the answer before its request ended"
+                    if stream.has_answered
+                    else "gave no whole answer"
+                )
+                stream.cancel(InternalError(f"the handler {unread}"))
+
+
+class _ServedCall:
+    """Be the two ASGI channels of a served call."""
+
+    __slots__ = ("_start", "_stream", "_told_end")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._start: Message | None = None
+        self._told_end = False
+
+    async def receive(self) -> Message:
+        if self._told_end:
+            await anyio.sleep_forever()
+        body = await self._stream.read()
+        self._told_end = self._stream.at_end
+        return {"type": "http.request", "body": body, "more_body": not self._told_end}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        body, fin = message.get("body", b""), not message.get("more_body", False)
+        if self._start is not None:
+            head = ResponseHead(self._start["status"], list(self._start.get("headers", ())))
+            self._start = None
+            await self._stream.respond(head, body, fin=fin)
+        elif body or fin:
+            await self._stream.write(body, fin=fin)
+
+
+def _scope(head: RequestHead) -> Scope:
+    raw_path, _, query = head.target.partition(b"?")
+    path = raw_path.decode("ascii", "replace")
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": head.method,
+        "scheme": "http",
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": "",
+        "headers": head.headers,
+        "client": None,
+        "server": None,
+    }
+    stamp = head.meta.get("principal")
+    if stamp is not None:
+        scope["orbit.principal"] = _principal(*stamp)
+    return scope
+
+
+@lru_cache(maxsize=1024)
+def _principal(owner: str, role: str, endpoint: str | None) -> Principal:
+    return Principal(owner, Role(role), endpoint=endpoint)

@@ -1,0 +1,280 @@
+"""Keep who is linked to the bridge, how alive each is, and tell everybody what changed."""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+from starlette.types import ASGIApp
+
+from ._codec import from_wire, to_data
+from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
+from ._link import Link, Socket
+from ._wire_events import unpack_event
+from .errors import (
+    DeadlineExceeded,
+    EndpointLost,
+    InvalidBody,
+    NameInUse,
+    OrbitError,
+    UnknownEndpoint,
+)
+from .models import EndpointInfo, Liveness, Notification, PluginInfo, Principal, Role, Topology
+
+logger = logging.getLogger(__name__)
+
+TOPOLOGY_INTERVAL = 0.2
+"""Least seconds between two announcements of changes; the first goes out at once."""
+
+HELLO_TIMEOUT = 10.0
+"""Seconds after its handshake in which an endpoint must say who it is."""
+
+EXPIRY_INTERVAL = 0.25
+"""Seconds between looks for overdue calls."""
+
+Deliver = Callable[[Notification, str], None]
+
+
+@attrs.frozen
+class Hello:
+    """Say who joins."""
+
+    role: str = "standalone"
+    version: str = ""
+    plugins: dict[str, PluginInfo] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Applicant:
+    """Hold what a handshake says: name, who vouches, and what proves an earlier registration."""
+
+    name: str
+    owner: str
+    token_id: str
+    address: str
+    process: str
+    resume_key: str | None
+
+
+@attrs.define(eq=False)
+class Member:
+    """Be one registered endpoint; times are on the monotonic clock, ``since`` is the wall's."""
+
+    applicant: Applicant
+    resume_key: str
+    link: Link = attrs.field(init=False)
+    since: float = attrs.field(factory=time.time)
+    admitted: float = attrs.field(factory=time.monotonic)
+    info: EndpointInfo | None = None
+    packed: bytes = b""
+    suspect_since: float | None = None
+    notifications: int = 0
+    descriptions: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the endpoint's name."""
+        return self.applicant.name
+
+
+class Registry:
+    """Register endpoints, find their links, and announce changes, coalesced."""
+
+    def __init__(
+        self, app: Callable[[Principal], ASGIApp], deliver: Deliver, grace: float, group: TaskGroup
+    ) -> None:
+        """Serve an endpoint's own calls with ``app(principal)``; pass notifications to ``deliver``.
+
+        ``grace`` is the seconds that an endpoint without a socket stays ``suspect``.
+        """
+        self._app = app
+        self._deliver = deliver
+        self._grace = grace
+        self._group = group
+        self._members: dict[str, Member] = {}
+        self._changed: set[str] = set()
+        self._change = anyio.Event()
+        self._on_change: list[Callable[[Topology], None]] = []
+
+    def on_change(self, callback: Callable[[Topology], None]) -> None:
+        """Call ``callback`` with the topology after each announced change."""
+        self._on_change.append(callback)
+
+    @property
+    def members(self) -> list[Member]:
+        """Return the registered endpoints, oldest first."""
+        return list(self._members.values())
+
+    def get(self, name: str) -> Member:
+        """Return the endpoint called ``name``. Raises UnknownEndpoint."""
+        member = self._members.get(name)
+        if member is None:
+            raise UnknownEndpoint(f"no endpoint {name!r} is connected: orbit endpoints lists them")
+        return member
+
+    def topology(self) -> Topology:
+        """Return who is connected."""
+        return Topology(
+            {member.name: member.info for member in self._members.values() if member.info}
+        )
+
+    def admit(self, applicant: Applicant) -> tuple[Member, bool]:
+        """Register an applicant, and tell whether its earlier link goes on.
+
+        Raises NameInUse if another endpoint holds the name and the resume key does not fit.
+        """
+        member = self._members.get(applicant.name)
+        if member is None:
+            return self._add(applicant, secrets.token_urlsafe(24)), False
+        if not _proves(applicant, member):
+            held = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(member.since))
+            raise NameInUse(
+                f"the endpoint name {member.name!r} is in use from {member.applicant.address} since {held}: "
+                "choose another name, or stop that endpoint"
+            )
+        member.link.cut()
+        if member.applicant.process == applicant.process and not member.link.is_broken:
+            member.applicant = applicant
+            return member, True
+        member.link.reset(EndpointLost(f"endpoint {member.name} was restarted during the call"))
+        return self._add(applicant, member.resume_key), False
+
+    async def carry(self, member: Member, socket: Socket, peer_received: int) -> None:
+        """Run a member's link on a socket until it closes; the member is suspect from then on."""
+        member.suspect_since = None
+        self._note(member)
+        try:
+            await member.link.run(socket, peer_received)
+        finally:
+            if self._members.get(member.name) is member and not member.link.is_attached:
+                member.suspect_since = time.monotonic()
+                self._note(member)
+
+    def remove(self, name: str, error: OrbitError) -> None:
+        """Forget an endpoint: its calls end with ``error``, its name is free. Raises UnknownEndpoint."""
+        member = self.get(name)
+        del self._members[name]
+        member.link.reset(error)
+        member.link.cut()
+        self._changed.add(name)
+        self._change.set()
+
+    async def shut_down(self, name: str, reason: str) -> None:
+        """Tell an endpoint to leave and forget it. Raises UnknownEndpoint."""
+        member = self.get(name)
+        member.link.send(Kind.SHUTDOWN, 0, pack_value({"reason": reason}))
+        await anyio.sleep(0.1)
+        self.remove(name, EndpointLost(f"endpoint {name} was disconnected: {reason}"))
+
+    async def run(self) -> None:
+        """Announce changes, expire calls and drop the lost, until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._announce)
+            group.start_soon(self._expire)
+
+    def _add(self, applicant: Applicant, resume_key: str) -> Member:
+        member = Member(applicant, resume_key)
+        principal = Principal(applicant.owner, Role.ENDPOINT, applicant.token_id, applicant.name)
+        member.link = Link(
+            self._app(principal), self._group, partial(self._hear, member), first_id=2
+        )
+        self._members[member.name] = member
+        return member
+
+    def _hear(self, member: Member, kind: Kind, payload: memoryview) -> None:
+        match kind:
+            case Kind.HELLO:
+                self._welcome(member, payload)
+            case Kind.EVENT:
+                self._event(member, payload)
+
+    def _welcome(self, member: Member, payload: memoryview) -> None:
+        try:
+            hello = from_wire(unpack_map(payload), Hello, "hello")
+        except InvalidBody as error:
+            raise ProtocolError(error.detail) from None
+        member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
+        self._note(member)
+        known = [member.packed for member in self._members.values() if member.info is not None]
+        member.link.send(Kind.WELCOME, 0, pack_joined(known))
+        logger.info(
+            "endpoint %s joins from %s with %s",
+            member.name,
+            member.applicant.address,
+            ", ".join(hello.plugins),
+        )
+
+    def _event(self, member: Member, payload: memoryview) -> None:
+        member.notifications += 1
+        self._deliver(*unpack_event(payload, member.name))
+
+    def _note(self, member: Member) -> None:
+        """Mark a member for the next announcement, with its present liveness."""
+        if member.info is not None:
+            liveness: Liveness = "present" if member.suspect_since is None else "suspect"
+            member.info = attrs.evolve(member.info, liveness=liveness)
+            member.packed = pack_value(member.name) + pack_value(to_data(member.info))
+            self._changed.add(member.name)
+            self._change.set()
+
+    async def _announce(self) -> None:
+        while True:
+            await self._change.wait()
+            self._change = anyio.Event()
+            changed, self._changed = self._changed, set()
+            payload = self._pack_changes(changed)
+            for member in self.members:
+                member.link.send(Kind.TOPOLOGY, 0, payload)
+            topology = self.topology()
+            for callback in self._on_change:
+                callback(topology)
+            await anyio.sleep(TOPOLOGY_INTERVAL)
+
+    def _pack_changes(self, names: set[str]) -> bytes:
+        present = [member for name in names if (member := self._members.get(name)) is not None]
+        return pack_value(
+            {
+                "changed": {
+                    member.name: to_data(member.info)
+                    for member in present
+                    if member.info is not None
+                },
+                "gone": sorted(names - {member.name for member in present}),
+            }
+        )
+
+    async def _expire(self) -> None:
+        while True:
+            await anyio.sleep(EXPIRY_INTERVAL)
+            now = time.monotonic()
+            for member in self.members:
+                if member.link.streams:
+                    member.link.expire(partial(_overdue, member.name))
+                if self._is_lost(member, now):
+                    logger.warning("endpoint %s is lost", member.name)
+                    self.remove(
+                        member.name,
+                        EndpointLost(
+                            f"endpoint {member.name} is lost: its link broke and it did not return"
+                        ),
+                    )
+
+    def _is_lost(self, member: Member, now: float) -> bool:
+        if member.info is None:
+            return now - member.admitted > HELLO_TIMEOUT
+        return member.suspect_since is not None and now - member.suspect_since > self._grace
+
+
+def _proves(applicant: Applicant, member: Member) -> bool:
+    """Tell whether an applicant is the endpoint that holds the name."""
+    same_key = secrets.compare_digest(member.resume_key, applicant.resume_key or "")
+    return same_key and member.applicant.owner == applicant.owner
+
+
+def _overdue(name: str, deadline: float) -> OrbitError:
+    return DeadlineExceeded(f"endpoint {name} gave no sign of an answer within {deadline:g} s")

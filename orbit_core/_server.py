@@ -1,0 +1,234 @@
+"""Serve an ASGI application with uvicorn, hardened against clients that stall.
+
+What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a request whose
+head never ends, a peer that takes no data, a socket that stays after its handler returned, frames
+compressed to bombs.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from ._frames import SOCKET_LIMIT
+from .config import BridgeConfig, check_private
+from .errors import ConfigError
+
+HEAD_TIMEOUT = 5.0
+"""Seconds in which a connection must show a whole request head."""
+
+HEADLESS_LIMIT = 64
+"""Connections per address that may be without a first request at one time."""
+
+TLS_HANDSHAKE_TIMEOUT = 5.0
+
+USER_TIMEOUT = 30_000
+"""Milliseconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482)."""
+
+PING_INTERVAL, PING_TIMEOUT = 20.0, 60.0
+"""Seconds; lenient, so that a plugin that blocks its endpoint's loop makes it busy, not lost."""
+
+
+class Connection:
+    """Let an application hear that its client left, and cut a client that takes no data."""
+
+    __slots__ = ("_transport", "on_lost")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Stand for ``transport``; ``on_lost`` is called once when it goes, if set."""
+        self._transport = transport
+        self.on_lost: Callable[[], None] | None = None
+
+    def abort(self) -> None:
+        """Drop the connection and what waits to be sent on it."""
+        self._transport.abort()
+
+    def lost(self) -> None:
+        """Tell whoever listens."""
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Give every request its connection, and every head a deadline."""
+
+    headless: Counter[str] = Counter()
+    connection: Connection
+    _head_timer: asyncio.TimerHandle | None = None
+    _is_headless = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the deadline, or drop the connection if its address has too many waiting."""
+        super().connection_made(transport)
+        self.connection = Connection(transport)
+        self._address = self.client[0] if self.client else ""
+        self.headless[self._address] += 1
+        self._is_headless = True
+        if self.headless[self._address] > HEADLESS_LIMIT:
+            transport.abort()
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the application."""
+        self._head_arrived()
+        super().connection_lost(exc)
+        self.connection.lost()
+
+    def on_message_begin(self) -> None:
+        """Put the connection where the application finds it."""
+        super().on_message_begin()
+        self.connection.on_lost = None
+        self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
+        if self._head_timer is None:
+            self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        """End the deadline."""
+        self._head_arrived()
+        super().on_headers_complete()
+
+    def _start_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        if self._is_headless:
+            self._is_headless = False
+            self.headless[self._address] -= 1
+            if not self.headless[self._address]:
+                del self.headless[self._address]
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """Give every WebSocket its connection."""
+
+    def handle_connect(self, event: Any) -> None:
+        """Put the connection where the application finds it."""
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            self.scope["orbit.connection"] = Connection(self.transport)  # type: ignore[typeddict-unknown-key]
+
+
+class _Server(uvicorn.Server):
+    """Leave signals to whoever runs the server, and bound the TLS handshake."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            return HttpProtocol(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        handshake = TLS_HANDSHAKE_TIMEOUT if config.ssl else None
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(protocol, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake)
+            for sock in sockets or []
+        ]
+        self.started = True
+
+
+@asynccontextmanager
+async def serve(app: ASGIApp, config: BridgeConfig) -> AsyncIterator[str]:
+    """Serve ``app`` as ``config`` says while the context is open, and yield its URL.
+
+    Raises ConfigError if the address cannot be bound or certificate and key do not fit.
+    """
+    check_exposure(config)
+    listener = _bind(config.host, config.port)
+    try:
+        server = _Server(_uvicorn_config(app, config))
+        server.config.load()
+    except (ssl.SSLError, OSError) as error:
+        listener.close()
+        raise ConfigError(
+            f"certificate {config.cert} and key {config.key} cannot be used: {error}"
+        ) from None
+    async with anyio.create_task_group() as group:
+        group.start_soon(server.serve, [listener])
+        while not server.started:
+            await anyio.sleep(0.001)
+        try:
+            yield _url(config, listener)
+        finally:
+            server.should_exit = True
+
+
+def check_exposure(config: BridgeConfig) -> None:
+    """Refuse to listen beyond this host without TLS, and a key that others may read."""
+    if (config.cert is None) != (config.key is None):
+        raise ConfigError("--cert and --key go together: give both or neither")
+    if config.key is not None:
+        check_private(config.key, "key file")
+    is_loopback = config.host in ("localhost", "::1") or config.host.startswith("127.")
+    if not is_loopback and config.cert is None and not config.insecure:
+        raise ConfigError(
+            f"listening on {config.host} without TLS would show every token to the network: "
+            "give --cert and --key, or say --insecure"
+        )
+
+
+def _uvicorn_config(app: ASGIApp, config: BridgeConfig) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=HttpProtocol,
+        ws=SocketProtocol,
+        ws_max_size=SOCKET_LIMIT,
+        ws_ping_interval=PING_INTERVAL,
+        ws_ping_timeout=PING_TIMEOUT,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        limit_concurrency=config.max_connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=3,
+        backlog=2048,
+        ssl_certfile=_text(config.cert),
+        ssl_keyfile=_text(config.key),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}"
+        ) from None
+    # Accepted sockets inherit both from the listener.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
+    return listener
+
+
+def _url(config: BridgeConfig, listener: socket.socket) -> str:
+    host = {"0.0.0.0": socket.getfqdn(), "::": socket.getfqdn()}.get(config.host, config.host)
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if config.cert else 'http'}://{host}:{listener.getsockname()[1]}"

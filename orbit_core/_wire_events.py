@@ -1,0 +1,53 @@
+"""Pack notifications into EVENT frames and unpack them, trusting nothing that an endpoint sends."""
+
+import json
+
+from ._codec import to_data
+from ._frames import EVENT_LIMIT, ProtocolError, pack_value, unpack_value
+from .models import Notification
+
+_TYPES: tuple[type | tuple[type, ...], ...] = (str, str, (str, type(None)), (str, type(None)), int, float, str)
+
+
+def pack_event(notification: Notification) -> bytes:
+    """Return an EVENT payload; data over `EVENT_LIMIT` bytes is replaced by a note that says so.
+
+    Raises TypeError or ValueError for data that is not JSON.
+    """
+    data = encode_data(notification)
+    return pack_value(
+        (
+            notification.plugin,
+            notification.topic,
+            notification.session,
+            notification.owner,
+            notification.seq,
+            notification.time,
+            data,
+        )
+    )
+
+
+def encode_data(notification: Notification) -> str:
+    """Return a notification's data as JSON text on one line."""
+    text = json.dumps(notification.data, allow_nan=False, separators=(",", ":"), default=to_data)
+    if len(text) > EVENT_LIMIT:
+        return json.dumps({"too_large": True, "bytes": len(text), "limit": EVENT_LIMIT})
+    return text
+
+
+def unpack_event(payload: memoryview, endpoint: str) -> tuple[Notification, str]:
+    """Return a notification of ``endpoint`` and its data's JSON text. Raises ProtocolError."""
+    fields = unpack_value(payload)
+    if type(fields) is not tuple or len(fields) != len(_TYPES):
+        raise ProtocolError("a notification does not have 7 fields")
+    if not all(isinstance(field, kind) for field, kind in zip(fields, _TYPES, strict=True)):
+        raise ProtocolError("a notification has fields of the wrong type")
+    plugin, topic, session, owner, seq, moment, text = fields
+    if "\n" in text or "\r" in text:
+        raise ProtocolError("a notification's data runs over a line")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProtocolError("a notification's data is not JSON") from None
+    return Notification(endpoint, plugin, topic, data, session, owner, seq, moment), text

@@ -1,0 +1,241 @@
+"""Decide who a request speaks for: hashed tokens with roles, expiring cookies, guarded guesses."""
+
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from typing import NoReturn
+
+import attrs
+
+from ._codec import from_wire, to_data
+from ._store import Space
+from .errors import Forbidden, TooManyRequests, Unauthorized, UnknownToken
+from .models import Principal, Role, Token, check_name
+
+logger = logging.getLogger(__name__)
+
+COOKIE = "orbit_session"
+
+FAILURES = 10
+FAILURE_WINDOW = 60.0
+"""Wrong tokens that one address may show in so many seconds before it hears 429."""
+
+ADDRESSES_WATCHED = 10_000
+
+ANYBODY = Principal("anonymous", Role.ADMIN)
+"""Who everybody is on a bridge without authentication."""
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+@attrs.frozen
+class _Kept:
+    """Hold what the disk holds: a token's description and the SHA-256 of its text."""
+
+    token: Token
+    digest: str
+
+
+class Tokens:
+    """Keep the bridge's tokens, hashed, and tell who listens when one ends."""
+
+    def __init__(self, documents: Space) -> None:
+        """Take the space in which the tokens are kept."""
+        self._documents = documents
+        self._by_digest: dict[str, _Kept] = {}
+        self._on_end: list[Callable[[str], None]] = []
+
+    async def load(self) -> None:
+        """Read the tokens from disk."""
+        for data in (await self._documents.items()).values():
+            kept = from_wire(data, _Kept, "token record")
+            self._by_digest[kept.digest] = kept
+
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """Call ``callback(token_id)`` whenever a token is revoked or expires."""
+        self._on_end.append(callback)
+
+    async def create(
+        self,
+        role: Role,
+        owner: str,
+        *,
+        expires: float | None = None,
+        endpoint: str | None = None,
+        text: str | None = None,
+    ) -> tuple[Token, str]:
+        """Make a token and return it with its text, which is not kept.
+
+        ``expires`` is seconds from now; ``endpoint`` binds an endpoint token to one name; ``text``
+        takes an existing secret instead of a new one. Raises InvalidName.
+        """
+        check_name(owner, "owner")
+        now = time.time()
+        text = text or "orbit_" + secrets.token_urlsafe(32)
+        identity = "t" + secrets.token_hex(4)
+        token = Token(
+            identity, role, owner, now, None if expires is None else now + expires, endpoint
+        )
+        kept = _Kept(token, _digest(text))
+        await self._documents.put(identity, to_data(kept))
+        self._by_digest[kept.digest] = kept
+        return token, text
+
+    async def revoke(self, token_id: str) -> None:
+        """Forget a token and cut what it opened. Raises UnknownToken."""
+        digest = next(
+            (digest for digest, kept in self._by_digest.items() if kept.token.id == token_id), None
+        )
+        if digest is None:
+            raise UnknownToken(f"there is no token {token_id}: orbit token list shows them")
+        del self._by_digest[digest]
+        await self._documents.delete(token_id)
+        self._ended(token_id)
+
+    def list(self) -> list[Token]:
+        """Return the tokens, oldest first."""
+        return sorted(
+            (kept.token for kept in self._by_digest.values()), key=lambda token: token.created
+        )
+
+    def find(self, text: str) -> Token | None:
+        """Return the valid token with this text, or None; the comparison takes the same time for all."""
+        digest = _digest(text)
+        kept = self._by_digest.get(digest)
+        if kept is None or not hmac.compare_digest(kept.digest, digest):
+            return None
+        return None if _is_over(kept.token) else kept.token
+
+    def get(self, token_id: str) -> Token | None:
+        """Return the valid token with this id, or None."""
+        for kept in self._by_digest.values():
+            if kept.token.id == token_id and not _is_over(kept.token):
+                return kept.token
+        return None
+
+    async def sweep(self) -> None:
+        """Revoke what has expired."""
+        for token in self.list():
+            if _is_over(token):
+                logger.info("token %s of %s expired", token.id, token.owner)
+                await self.revoke(token.id)
+
+    def _ended(self, token_id: str) -> None:
+        for callback in self._on_end:
+            callback(token_id)
+
+
+class Guesses:
+    """Count wrong tokens per address; a right one is never refused because of its neighbours."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._failures: dict[str, deque[float]] = {}
+
+    def failed(self, address: str) -> None:
+        """Note a wrong token. Raises TooManyRequests after `FAILURES` in `FAILURE_WINDOW` seconds."""
+        now = time.monotonic()
+        if address not in self._failures and len(self._failures) >= ADDRESSES_WATCHED:
+            self._failures.pop(next(iter(self._failures)))
+        recent = self._failures.setdefault(address, deque(maxlen=FAILURES + 1))
+        recent.append(now)
+        while recent[0] < now - FAILURE_WINDOW:
+            recent.popleft()
+        if len(recent) > FAILURES:
+            if len(recent) == FAILURES + 1:
+                logger.warning("%s shows wrong tokens: answering 429", address)
+            wait = FAILURE_WINDOW - (now - recent[0])
+            raise TooManyRequests("too many wrong tokens from your address: wait", retry_after=wait)
+
+
+class Authenticator:
+    """Turn a request's headers into a principal."""
+
+    def __init__(self, tokens: Tokens, *, enabled: bool, cookie_ttl: float) -> None:
+        """Check against ``tokens``, unless not ``enabled``: then everybody is an administrator."""
+        self.tokens = tokens
+        self.enabled = enabled
+        self._cookie_ttl = cookie_ttl
+        self._cookies: dict[str, tuple[str, float]] = {}
+        self._guesses = Guesses()
+
+    def principal(self, headers: Headers, address: str) -> Principal:
+        """Return who the headers speak for. Raises Unauthorized, Forbidden, TooManyRequests."""
+        return _principal(self.token(headers, address)) if self.enabled else ANYBODY
+
+    def token(self, headers: Headers, address: str) -> Token:
+        """Return the token that the headers show, by bearer or cookie."""
+        bearer = cookie = origin = host = b""
+        for name, value in headers:
+            match name:
+                case b"authorization":
+                    bearer = value
+                case b"cookie":
+                    cookie = value
+                case b"origin":
+                    origin = value
+                case b"host":
+                    host = value
+        if bearer:
+            scheme, _, text = bearer.decode("latin-1").partition(" ")
+            found = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+        else:
+            found = self._by_cookie(cookie)
+            if found is not None and origin and origin.partition(b"://")[2] != host:
+                raise Forbidden("this cookie is not for pages of another origin")
+        if found is None:
+            self._refuse(bearer or cookie, address)
+        return found
+
+    def open_cookie(self, token: Token) -> tuple[str, float]:
+        """Return a new random cookie for ``token`` and its seconds to live."""
+        now = time.monotonic()
+        self._cookies = {key: kept for key, kept in self._cookies.items() if kept[1] > now}
+        value = secrets.token_urlsafe(32)
+        self._cookies[_digest(value)] = (token.id, now + self._cookie_ttl)
+        return value, self._cookie_ttl
+
+    def close_cookie(self, headers: Headers) -> None:
+        """Forget the cookie that the headers show, if any."""
+        value = _cookie_value(dict(headers).get(b"cookie", b""))
+        self._cookies.pop(_digest(value), None)
+
+    def _by_cookie(self, header: bytes) -> Token | None:
+        value = _cookie_value(header)
+        token_id, until = self._cookies.get(_digest(value), ("", 0.0)) if value else ("", 0.0)
+        return self.tokens.get(token_id) if until > time.monotonic() else None
+
+    def _refuse(self, shown: bytes, address: str) -> NoReturn:
+        if shown:
+            self._guesses.failed(address)
+            raise Unauthorized(
+                "this token is not valid here: ask for a new one, or check which bridge this is"
+            )
+        raise Unauthorized("show a token: Authorization: Bearer …")
+
+
+def _principal(token: Token) -> Principal:
+    return Principal(token.owner, token.role, token.id)
+
+
+def _is_over(token: Token) -> bool:
+    return token.expires is not None and token.expires <= time.time()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _cookie_value(header: bytes) -> str:
+    if not header:
+        return ""
+    try:
+        jar = SimpleCookie(header.decode("latin-1"))
+    except CookieError:
+        return ""
+    return jar[COOKIE].value if COOKIE in jar else ""

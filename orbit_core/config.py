@@ -1,0 +1,201 @@
+"""Read settings: argument over environment over file over what a bridge on this host left behind."""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import attrs
+
+from ._codec import from_config
+from .errors import ConfigError
+
+T = TypeVar("T")
+
+ALIASES = {
+    f"ORBIT_{name}": tuple(f"RADICAL_ORBIT_{era}_{name}" for era in ("BRIDGE", "BROKER"))
+    for name in ("URL", "TOKEN", "CERT", "KEY")
+}
+"""Names of the original system that are read where ours are not set."""
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+@attrs.frozen(kw_only=True)
+class BridgeConfig:
+    """Hold a bridge's settings, section ``[bridge]``; times are seconds, sizes bytes.
+
+    ``grace`` is how long calls wait for an endpoint whose link broke; ``max_body`` 0 means no
+    limit; ``session_cookie_ttl`` is the life of the cookie that ``POST /auth`` gives.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    name: str = "bridge"
+    plugins: list[str] = attrs.field(factory=lambda: ["default"])
+    cert: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+    no_auth: bool = False
+    state_dir: Path | None = None
+    grace: float = 10.0
+    call_timeout: float = 600.0
+    max_body: int = 0
+    max_connections: int = 10_000
+    event_ring_bytes: int = 16 * 1024 * 1024
+    event_ring_seconds: float = 600.0
+    session_cookie_ttl: float = 12 * 3600.0
+    allow_origins: list[str] = attrs.field(factory=list)
+    log_level: LogLevel = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+
+@attrs.frozen(kw_only=True)
+class EndpointConfig:
+    """Hold an endpoint's settings, section ``[endpoint]``."""
+
+    name: str | None = None
+    url: str | None = None
+    plugins: list[str] = attrs.field(factory=lambda: ["default"])
+    token_file: Path | None = None
+    cert: Path | None = None
+    state_dir: Path | None = None
+    log_level: LogLevel = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+
+@attrs.frozen(kw_only=True)
+class ClientConfig:
+    """Hold a client's settings, section ``[client]``."""
+
+    url: str | None = None
+    token_file: Path | None = None
+    cert: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FileConfig:
+    """Hold a configuration file; ``plugin`` has one section per plugin instance."""
+
+    bridge: BridgeConfig = attrs.field(factory=BridgeConfig)
+    endpoint: EndpointConfig = attrs.field(factory=EndpointConfig)
+    client: ClientConfig = attrs.field(factory=ClientConfig)
+    plugin: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+
+
+def read_file(path: Path) -> FileConfig:
+    """Read a TOML file. Raises ConfigError, naming every fault with its section and key."""
+    try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            raise ConfigError(f"{path} may be written by everybody: run chmod o-w {path}")
+        data = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
+    return from_config(data, FileConfig, str(path))
+
+
+def find_file(explicit: Path | None) -> FileConfig:
+    """Read the file named explicitly, else ``orbit.toml`` in the user's configuration folder if it is there."""
+    if explicit is not None:
+        return read_file(explicit)
+    usual = _base("XDG_CONFIG_HOME", ".config") / "orbit" / "orbit.toml"
+    return read_file(usual) if usual.exists() else FileConfig()
+
+
+def override(config: T, values: Mapping[str, Any]) -> T:
+    """Return ``config`` with those ``values`` that are not None."""
+    given = {key: value for key, value in values.items() if value is not None}
+    return attrs.evolve(config, **given)  # type: ignore[misc]
+
+
+def setting(name: str) -> str | None:
+    """Return the environment variable ``name`` or its older alias; empty means unset."""
+    for candidate in (name, *ALIASES.get(name, ())):
+        if value := os.environ.get(candidate):
+            return value
+    return None
+
+
+def state_home() -> Path:
+    """Return the folder that holds the state of this user's bridges and endpoints."""
+    return _base("XDG_STATE_HOME", ".local/state") / "orbit"
+
+
+def _base(variable: str, fallback: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / fallback)
+
+
+def read_secret(path: Path, what: str) -> str:
+    """Return a secret from a file that nobody else may read. Raises ConfigError."""
+    check_private(path, what)
+    secret = path.read_text().strip()
+    if not secret:
+        raise ConfigError(f"the {what} {path} is empty")
+    return secret
+
+
+def check_private(path: Path, what: str) -> None:
+    """Refuse a file that is missing or that others may read. Raises ConfigError."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"the {what} {path} cannot be read: {error}") from None
+    if mode & 0o077:
+        raise ConfigError(
+            f"the {what} {path} is open to others (mode {mode & 0o777:04o}): run chmod 600 {path}"
+        )
+
+
+@attrs.frozen
+class Access:
+    """Say how to reach a bridge: its URL, the token to show, the certificate to trust."""
+
+    url: str
+    token: str | None = None
+    cert: Path | None = None
+
+
+def resolve_access(
+    url: str | None = None,
+    token: str | None = None,
+    cert: Path | str | None = None,
+    *,
+    file: ClientConfig | EndpointConfig | None = None,
+) -> Access:
+    """Find the bridge: argument over environment over ``file`` over a bridge on this host.
+
+    Raises ConfigError if no URL is found anywhere, or if a token file is open to others.
+    """
+    file = file or find_file(None).client
+    local = state_home() / "bridge"
+    found = url or setting("ORBIT_URL") or file.url or _read_if_there(local / "url")
+    if not found:
+        raise ConfigError(
+            "no bridge is named: pass its URL, set ORBIT_URL, or start a bridge on this host"
+        )
+    is_local = found == _read_if_there(local / "url")
+    trusted = cert or setting("ORBIT_CERT") or file.cert
+    if trusted is None and is_local and (local / "cert.pem").exists():
+        trusted = local / "cert.pem"
+    secret = token or _token(file.token_file, local / "admin.token" if is_local else None)
+    return Access(found.rstrip("/"), secret, Path(trusted) if trusted else None)
+
+
+def _token(configured: Path | None, local: Path | None) -> str | None:
+    if (token := setting("ORBIT_TOKEN")) is not None:
+        return token
+    named = os.environ.get("ORBIT_TOKEN_FILE") or configured
+    if named:
+        return read_secret(Path(named), "token file")
+    return read_secret(local, "token file") if local is not None and local.exists() else None
+
+
+def _read_if_there(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,283 @@
+"""Name the values that travel: hosts, principals, notifications, topology, sessions, portal pages."""
+
+import re
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+import attrs
+
+from .errors import InvalidName
+
+RESERVED_NAMES = frozenset(
+    "auth bridge docs endpoint endpoints events favicon.ico health metrics openapi.json "
+    "plugins ready register static tokens".split()
+)
+"""First path segments that the bridge serves itself; no endpoint may be called so."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(value: object, what: str, *, reserved: frozenset[str] = frozenset()) -> str:
+    """Return ``value`` if it is a safe name, so that it may become a path segment or a file name.
+
+    Safe is ``[A-Za-z0-9][A-Za-z0-9._-]{0,63}`` without ``..`` and not in ``reserved``.
+    ``what`` names the thing in the error.
+
+    Raises InvalidName.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
+        raise InvalidName(
+            f"{what} {value!r} is not a valid name: use 1 to 64 of A-Z a-z 0-9 . _ -, "
+            "starting with a letter or digit, without '..'"
+        )
+    if value.lower() in reserved:
+        raise InvalidName(f"{what} {value!r} is a reserved word: choose another name")
+    return value
+
+
+class HostRole(StrEnum):
+    """Say what kind of host a process found itself on."""
+
+    BRIDGE = "bridge"
+    LOGIN = "login"
+    COMPUTE = "compute"
+    STANDALONE = "standalone"
+
+
+@attrs.frozen
+class HostInfo:
+    """Describe the host to a plugin that decides whether it has anything to do here.
+
+    ``scheduler`` is ``slurm``, ``pbs`` or ``none``; ``psij_executor`` the PSI/J executor that
+    belongs to it; ``job_id`` the batch job that this process runs in, if any.
+    """
+
+    role: HostRole
+    scheduler: str = "none"
+    psij_executor: str = "local"
+    job_id: str | None = None
+    python_version: str = ""
+
+
+class Role(StrEnum):
+    """Say what a token may do: administer, use endpoints, or be one."""
+
+    ADMIN = "admin"
+    CLIENT = "client"
+    ENDPOINT = "endpoint"
+
+
+@attrs.frozen
+class Principal:
+    """Say who a request speaks for.
+
+    ``owner`` is the name that its token was made for; ``endpoint`` is set when the speaker is an
+    endpoint's plugin that calls through its hub.
+    """
+
+    owner: str
+    role: Role
+    token_id: str = ""
+    endpoint: str | None = None
+
+    @property
+    def owner_key(self) -> str:
+        """Return what owns the sessions of this principal: an endpoint owns its own, not its owner's."""
+        return f"endpoint:{self.endpoint}" if self.endpoint else self.owner
+
+    def may_use(self, owner_key: str | None) -> bool:
+        """Tell whether what ``owner_key`` (None: nobody) owns is this principal's to use."""
+        return owner_key is None or owner_key == self.owner_key or self.role is Role.ADMIN
+
+
+@attrs.frozen
+class Token:
+    """Describe a token as the bridge keeps it: never the token itself.
+
+    ``created`` and ``expires`` are seconds since the epoch; ``expires`` None means never.
+    """
+
+    id: str
+    role: Role
+    owner: str
+    created: float
+    expires: float | None = None
+    endpoint: str | None = None
+
+
+@attrs.frozen
+class Notification:
+    """Carry one piece of news from a plugin to whoever listens.
+
+    ``seq`` counts from 1 within one session (or, without a session, within the plugin instance),
+    so that a listener sees gaps; ``time`` is seconds since the epoch at the sender. Only
+    ``owner`` and admins receive it; None means everybody.
+    """
+
+    endpoint: str
+    plugin: str
+    topic: str
+    data: Any
+    session: str | None = None
+    owner: str | None = None
+    seq: int = 0
+    time: float = 0.0
+
+
+@attrs.frozen
+class PluginInfo:
+    """Describe one plugin instance as others see it."""
+
+    type: str
+    namespace: str
+    version: str = ""
+    enabled: bool = True
+
+
+Liveness = Literal["present", "suspect", "lost"]
+
+
+@attrs.frozen
+class EndpointInfo:
+    """Describe one endpoint in the topology; ``plugins`` is keyed by instance name."""
+
+    role: str
+    liveness: Liveness = "present"
+    plugins: dict[str, PluginInfo] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Topology(Mapping[str, EndpointInfo]):
+    """Map endpoint names to what they are; iterates as the names."""
+
+    endpoints: dict[str, EndpointInfo] = attrs.field(factory=dict)
+
+    def __getitem__(self, name: str) -> EndpointInfo:
+        """Return the endpoint called ``name``."""
+        return self.endpoints[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self.endpoints)
+
+    def __len__(self) -> int:
+        """Count the endpoints."""
+        return len(self.endpoints)
+
+
+@attrs.frozen
+class PluginStatus:
+    """Say what became of one plugin at start, and why.
+
+    ``state`` is ``served``, ``not selected``, ``failed`` (its reason says at which gate) or
+    ``disabled`` (it declined this host).
+    """
+
+    name: str
+    type: str
+    state: Literal["served", "not selected", "failed", "disabled"]
+    reason: str = ""
+    version: str = ""
+
+
+Lifetime = Literal["ephemeral", "ttl", "persistent"]
+
+
+@attrs.frozen
+class SessionRequest:
+    """Ask for a session: ``ttl`` in seconds goes with lifetime ``ttl`` only."""
+
+    sid: str | None = None
+    lifetime: Lifetime | None = None
+    ttl: float | None = None
+
+
+@attrs.frozen
+class SessionRecord:
+    """Keep what a session needs to come back after a restart; times are seconds since the epoch."""
+
+    sid: str
+    owner: str | None
+    lifetime: Lifetime
+    ttl: float | None
+    created: float
+    last_access: float
+    settings: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class UIField:
+    """Describe one input of a portal form."""
+
+    name: str
+    type: Literal[
+        "text", "select", "number", "textarea", "checkbox", "hidden", "custom_attributes"
+    ] = "text"
+    label: str = ""
+    css_class: str = ""
+    default: str = ""
+    placeholder: str = ""
+    required: bool = True
+    options: list[str | dict[str, str]] = attrs.field(factory=list)
+    options_endpoint: str | None = None
+    options_value_field: str = "name"
+    options_label_field: str = "name"
+    column: int = 0
+
+
+@attrs.frozen
+class UIFormSubmit:
+    """Describe the button of a portal form and the route it posts to."""
+
+    label: str = "Submit"
+    style: Literal["success", "primary", "secondary", "danger"] = "primary"
+    endpoint: str = "submit/{sid}"
+
+
+@attrs.frozen
+class UIForm:
+    """Describe a portal form."""
+
+    id: str
+    title: str = ""
+    layout: Literal["single", "grid2", "grid3"] = "single"
+    fields: list[UIField] = attrs.field(factory=list)
+    submit: UIFormSubmit = attrs.field(factory=UIFormSubmit)
+
+
+@attrs.frozen
+class UIMonitor:
+    """Describe a portal area that shows live state."""
+
+    id: str
+    title: str = ""
+    type: Literal["task_list", "metrics", "table", "raw"] = "raw"
+    css_class: str = ""
+    empty_text: str = ""
+    auto_load: str | None = None
+
+
+@attrs.frozen
+class UINotifications:
+    """Say which notifications update a plugin's portal page."""
+
+    topic: str
+    id_field: str
+    state_field: str = "state"
+
+
+@attrs.frozen
+class UIConfig:
+    """Describe a plugin's portal page."""
+
+    title: str = ""
+    icon: str = "plug"
+    description: str = ""
+    refresh_button: bool = False
+    auto_load: str | None = None
+    forms: list[UIForm] = attrs.field(factory=list)
+    monitors: list[UIMonitor] = attrs.field(factory=list)
+    notifications: UINotifications | None = None
+    stub_message: str = ""
+    custom_template: bool = False

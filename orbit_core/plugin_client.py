@@ -1,0 +1,171 @@
+"""Offer `PluginClient`, what a plugin's own client class is built on."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+import httpx
+
+from .errors import OrbitError
+
+Callback = Callable[[str, str, str, Any], Any]
+
+
+class Listener(Protocol):
+    """Pass notifications on to callbacks: the client of a bridge."""
+
+    def register_callback(
+        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+    ) -> None:
+        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches everything."""
+        ...
+
+    def unregister_callback(
+        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+    ) -> None:
+        """Stop calling ``callback``."""
+        ...
+
+
+class PluginClient:
+    """Talk to one plugin instance.
+
+    Methods are written once, as coroutines (and asynchronous generators for streams). A user of
+    `orbit_core.BridgeClient` gets the same methods as plain blocking ones, made from these.
+    """
+
+    def __init__(
+        self,
+        http_client: httpx.AsyncClient,
+        base_url: str,
+        bridge_client: Listener | None = None,
+        endpoint_id: str | None = None,
+        plugin_name: str | None = None,
+    ) -> None:
+        """Send requests below ``base_url``, such as ``/node7/psij``."""
+        self._http = http_client
+        self._base_url = base_url.rstrip("/")
+        self._bridge = bridge_client
+        self._endpoint = endpoint_id
+        self._plugin = plugin_name
+        self._sid: str | None = None
+
+    @property
+    def sid(self) -> str | None:
+        """Return the id of the session that this client works in, if any."""
+        return self._sid
+
+    async def register_session(self, **settings: Any) -> str:
+        """Open a session (or reattach to ``sid=``) and work in it from now on; return its id."""
+        reply = await self.post("register_session", settings or None)
+        self._sid = str(reply["sid"])
+        return self._sid
+
+    async def unregister_session(self) -> None:
+        """Close the session and what it holds; nothing happens without one."""
+        if self._sid is not None:
+            sid, self._sid = self._sid, None
+            await self.post(f"unregister_session/{sid}")
+
+    async def health(self) -> dict[str, Any]:
+        """Return how the plugin is."""
+        return dict(await self.get("health"))
+
+    async def get(self, route: str, **parameters: Any) -> Any:
+        """Return what GET ``route`` answers; parameters that are None are left out. Raises OrbitError."""
+        return await self._request("GET", route, parameters=parameters)
+
+    async def post(self, route: str, body: Any = None, *, idempotency_key: str | None = None) -> Any:
+        """Return what POST ``route`` answers to the JSON ``body``.
+
+        With an ``idempotency_key`` the call is safe to repeat, and is repeated when the connection
+        breaks or the bridge asks to wait. Raises OrbitError.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return await self._request("POST", route, body=body, headers=headers)
+
+    async def stream(self, route: str, **parameters: Any) -> AsyncIterator[bytes]:
+        """Yield the body of GET ``route`` as it arrives. Raises OrbitError."""
+        query = _without_none(parameters)
+        request = self._http.stream("GET", self._url(route), params=query, timeout=_PATIENT)
+        async with request as response:
+            if response.status_code >= 400:
+                await response.aread()
+                self._raise(response, f"GET {route}")
+            async for chunk in response.aiter_bytes():
+                yield chunk
+
+    def register_notification_callback(self, callback: Callback, topic: str | None = None) -> None:
+        """Call ``callback(endpoint, plugin, topic, data)`` for each notification of this plugin.
+
+        Raises RuntimeError if this client was made without a bridge client.
+        """
+        bridge, endpoint, plugin = self._require_listener()
+        bridge.register_callback(endpoint, plugin, topic, callback)
+
+    def unregister_notification_callback(self, callback: Callback, topic: str | None = None) -> None:
+        """Stop calling ``callback``."""
+        bridge, endpoint, plugin = self._require_listener()
+        bridge.unregister_callback(endpoint, plugin, topic, callback)
+
+    async def close(self) -> None:
+        """Forget the session without closing it at the plugin: it lives on by its own lifetime."""
+        self._sid = None
+
+    def _require_session(self) -> str:
+        if self._sid is None:
+            raise RuntimeError("no active session: call register_session first")
+        return self._sid
+
+    def _require_listener(self) -> tuple[Listener, str, str]:
+        if self._bridge is None or self._endpoint is None or self._plugin is None:
+            raise RuntimeError("notifications need a client made by get_plugin")
+        return self._bridge, self._endpoint, self._plugin
+
+    def _url(self, route: str) -> str:
+        return f"{self._base_url}/{route.lstrip('/')}"
+
+    async def _request(
+        self,
+        method: str,
+        route: str,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        response = await self._http.request(
+            method,
+            self._url(route),
+            params=_without_none(parameters or {}),
+            json=body,
+            headers=dict(headers or {}),
+        )
+        if response.status_code >= 400:
+            self._raise(response, f"{method} {route}")
+        return response.json()
+
+    def _raise(self, response: httpx.Response, context: str) -> None:
+        """Raise the error that a reply speaks of, with where it came from in its text."""
+        raise error_of(response, f"[{self._endpoint}/{self._plugin}] {context}")
+
+
+_PATIENT = httpx.Timeout(30.0, read=None)
+
+
+def error_of(response: httpx.Response, context: str = "") -> OrbitError:
+    """Return the error that a reply of status 400 or more speaks of."""
+    try:
+        document = response.json()
+    except json.JSONDecodeError:
+        document = {}
+    if not isinstance(document, dict):
+        document = {}
+    detail = str(document.get("detail") or response.reason_phrase)
+    code = str(document.get("code", ""))
+    text = f"HTTP {response.status_code} {context}: {detail}" if context else detail
+    return OrbitError.from_reply(response.status_code, code, text)
+
+
+def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if value is not None}
