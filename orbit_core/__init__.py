@@ -1,5 +1,7 @@
 """Reach HPC machines behind firewalls: a bridge, endpoints that dial out to it, and plugins."""
 
+from ._blocking import BridgeClient
+from .client import AsyncBridgeClient, AsyncEndpointClient, Event
 from .context import PluginContext
 from .errors import OrbitError
 from .hookspecs import hookimpl
@@ -9,6 +11,10 @@ from .plugin_client import PluginClient
 from .sessions import PluginSession
 
 __all__ = [
+    "AsyncBridgeClient",
+    "AsyncEndpointClient",
+    "BridgeClient",
+    "Event",
     "HostInfo",
     "HostRole",
     "Notification",

@@ -14,6 +14,7 @@ from itertools import islice
 import anyio
 import attrs
 
+from ._wire_events import encode_data
 from .models import Notification, Principal
 
 KEEP_ALIVE = 15.0
@@ -68,6 +69,7 @@ class EventRing:
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
         self._end = 0
+        self.listeners = 0
         self._changed = anyio.Event()
         self._topology = b""
         self._topology_version = 0
@@ -77,11 +79,11 @@ class EventRing:
         """Return how many events there have been."""
         return self._end
 
-    def append(self, notification: Notification, encoded_data: str) -> None:
-        """Add a notification; ``encoded_data`` is its data as valid JSON text on one line."""
+    def append(self, notification: Notification) -> None:
+        """Add a notification. Raises TypeError or ValueError if its data is not JSON."""
         self._end += 1
         encoded = b"id: %s-%d\ndata: %s\n\n" % (
-            self._epoch.encode(), self._end, _document(notification, encoded_data).encode()
+            self._epoch.encode(), self._end, _document(notification, encode_data(notification)).encode()
         )  # fmt: skip
         now = time.monotonic()
         self._kept.append(_Kept(notification, encoded, now))
@@ -110,6 +112,14 @@ class EventRing:
         With a ``last_event_id``, what was missed comes before what is new, after a ``gap`` event
         if the ring no longer reaches back. Ends never; a silent time brings comments.
         """
+        self.listeners += 1
+        try:
+            async for chunk in self._follow(wanted, last_event_id):
+                yield chunk
+        finally:
+            self.listeners -= 1
+
+    async def _follow(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
         position, missed = self._resume(last_event_id)
         version = self._topology_version
         yield self._topology_frame() + missed
@@ -120,8 +130,8 @@ class EventRing:
                 chunk += self._topology_frame()
             if chunk:
                 yield chunk
-            elif position == self._end:
-                yield await self._silence()
+            elif position == self._end and (comment := await self._silence()):
+                yield comment
 
     async def _silence(self) -> bytes:
         """Wait for a change and return nothing, or a comment after `KEEP_ALIVE` seconds."""

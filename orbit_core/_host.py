@@ -1,5 +1,6 @@
 """Host plugins: what a bridge and an endpoint have in common."""
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -17,7 +18,15 @@ from ._codec import to_data
 from ._store import Store, open_store
 from .context import Notifier, PluginContext
 from .errors import ConfigError
-from .models import HostInfo, Notification, PluginInfo, UIConfig
+from .models import (
+    HostDescription,
+    HostInfo,
+    Notification,
+    PluginDescription,
+    PluginInfo,
+    RouteDescription,
+    UIConfig,
+)
 from .plugins import Hooks, Plugins, Served, installed, open_hooks, select
 from .web import Reply, Site
 
@@ -81,12 +90,10 @@ class PluginHost:
             for served in self.plugins.served.values()
         }
 
-    def descriptions(self) -> dict[str, Any]:
-        """Return everything that there is to say of the plugins: pages, routes, and why some are absent."""
-        return {
-            "plugins": {name: self._description(served) for name, served in self.plugins.served.items()},
-            "statuses": to_data(self.plugins.statuses),
-        }
+    def description(self) -> HostDescription:
+        """Return everything that there is to say of the plugins, and why some are absent."""
+        plugins = {name: self._describe_one(served) for name, served in self.plugins.served.items()}
+        return HostDescription(plugins, list(self.plugins.statuses))
 
     def publish(self, notification: Notification) -> None:
         """Stamp a notification of the host itself and hand it to every plugin."""
@@ -102,18 +109,17 @@ class PluginHost:
 
     async def _describe(self, request: Request) -> Response:
         """Describe the plugins served here."""
-        return Reply(self.descriptions())
+        return Reply(self.description())
 
-    def _description(self, served: Served) -> dict[str, Any]:
+    def _describe_one(self, served: Served) -> PluginDescription:
         ui = getattr(served.plugin, "ui_config", None) or UIConfig(title=served.type)
-        return {
-            "type": served.type,
-            "namespace": f"/{self.name}/{served.instance}",
-            "version": served.version,
-            "enabled": True,
-            "ui_config": to_data(ui),
-            "routes": [_route_document(route) for route in served.routes if isinstance(route, Route)],
-        }
+        return PluginDescription(
+            type=served.type,
+            namespace=f"/{self.name}/{served.instance}",
+            version=served.version,
+            ui_config=to_data(ui),
+            routes=[describe_route(route) for route in served.routes if isinstance(route, Route)],
+        )
 
     def _context_for(self, instance: str) -> PluginContext:
         directory = self.store.path.parent / "plugins" / instance
@@ -140,9 +146,10 @@ class PluginHost:
             logger.exception("plugin %s failed in the background", name)
 
 
-def _route_document(route: Route) -> dict[str, Any]:
-    summary = (route.endpoint.__doc__ or "").strip().partition("\n")[0]
-    return {"path": route.path, "methods": sorted(route.methods or ()), "summary": summary}
+def describe_route(route: Route, prefix: str = "") -> RouteDescription:
+    """Return a route's description, its handler's first line of documentation included."""
+    summary = (inspect.getdoc(route.endpoint) or "").partition("\n")[0]
+    return RouteDescription(prefix + route.path, sorted(route.methods or ()), summary)
 
 
 @asynccontextmanager

@@ -105,6 +105,7 @@ class Link:
         self._socket: Socket | None = None
         self._wake = anyio.Event()
         self._room = anyio.Event()
+        self._flushed = anyio.Event()
         self._start_over()
 
     def _start_over(self) -> None:
@@ -193,6 +194,12 @@ class Link:
             self._room = anyio.Event()
             await self._room.wait()
 
+    async def flush(self) -> None:
+        """Wait until what is queued has been given to the socket, if there is one."""
+        while self._queue and self._socket is not None:
+            self._flushed = anyio.Event()
+            await self._flushed.wait()
+
     def forget(self, stream: Stream) -> None:
         """Drop a stream that is over; late frames for it are ignored."""
         table = self.streams if self._is_ours(stream.id) else self.served
@@ -216,6 +223,7 @@ class Link:
                 while self._socket is socket and (message := self._next_message()) is not None:
                     with anyio.fail_after(STALL):
                         await socket.send(message)
+                self._flushed.set()
         except TimeoutError:
             logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
             socket.abort()

@@ -24,7 +24,16 @@ from .errors import (
     OrbitError,
     UnknownEndpoint,
 )
-from .models import EndpointInfo, Liveness, Notification, PluginInfo, Principal, Role, Topology
+from .models import (
+    EndpointInfo,
+    HostDescription,
+    Liveness,
+    Notification,
+    PluginInfo,
+    Principal,
+    Role,
+    Topology,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +43,12 @@ TOPOLOGY_INTERVAL = 0.2
 HELLO_TIMEOUT = 10.0
 """Seconds after its handshake in which an endpoint must say who it is."""
 
+FLUSH_TIMEOUT = 1.0
+
 EXPIRY_INTERVAL = 0.25
 """Seconds between looks for overdue calls."""
 
-Deliver = Callable[[Notification, str], None]
+Deliver = Callable[[Notification], None]
 
 
 @attrs.frozen
@@ -74,7 +85,7 @@ class Member:
     packed: bytes = b""
     suspect_since: float | None = None
     notifications: int = 0
-    descriptions: dict[str, Any] | None = None
+    descriptions: HostDescription | None = None
 
     @property
     def name(self) -> str:
@@ -85,14 +96,12 @@ class Member:
 class Registry:
     """Register endpoints, find their links, and announce changes, coalesced."""
 
-    def __init__(
-        self, app: Callable[[Principal], ASGIApp], deliver: Deliver, grace: float, group: TaskGroup
-    ) -> None:
-        """Serve an endpoint's own calls with ``app(principal)``; pass notifications to ``deliver``.
+    def __init__(self, deliver: Deliver, grace: float, group: TaskGroup) -> None:
+        """Pass the endpoints' notifications to ``deliver`` and run their links in ``group``.
 
         ``grace`` is the seconds that an endpoint without a socket stays ``suspect``.
         """
-        self._app = app
+        self._app: Callable[[Principal], ASGIApp]
         self._deliver = deliver
         self._grace = grace
         self._group = group
@@ -100,6 +109,10 @@ class Registry:
         self._changed: set[str] = set()
         self._change = anyio.Event()
         self._on_change: list[Callable[[Topology], None]] = []
+
+    def serve_with(self, app: Callable[[Principal], ASGIApp]) -> None:
+        """Serve an endpoint's own calls with ``app(principal)``."""
+        self._app = app
 
     def on_change(self, callback: Callable[[Topology], None]) -> None:
         """Call ``callback`` with the topology after each announced change."""
@@ -168,7 +181,8 @@ class Registry:
         """Tell an endpoint to leave and forget it. Raises UnknownEndpoint."""
         member = self.get(name)
         member.link.send(Kind.SHUTDOWN, 0, pack_value({"reason": reason}))
-        await anyio.sleep(0.1)
+        with anyio.move_on_after(FLUSH_TIMEOUT):
+            await member.link.flush()
         self.remove(name, EndpointLost(f"endpoint {name} was disconnected: {reason}"))
 
     async def run(self) -> None:
@@ -192,6 +206,8 @@ class Registry:
                 self._welcome(member, payload)
             case Kind.EVENT:
                 self._event(member, payload)
+            case Kind.SHUTDOWN:
+                self._group.start_soon(self._leave, member)
 
     def _welcome(self, member: Member, payload: memoryview) -> None:
         try:
@@ -209,9 +225,14 @@ class Registry:
             ", ".join(hello.plugins),
         )
 
+    async def _leave(self, member: Member) -> None:
+        if self._members.get(member.name) is member:
+            logger.info("endpoint %s leaves", member.name)
+            self.remove(member.name, EndpointLost(f"endpoint {member.name} was stopped"))
+
     def _event(self, member: Member, payload: memoryview) -> None:
         member.notifications += 1
-        self._deliver(*unpack_event(payload, member.name))
+        self._deliver(unpack_event(payload, member.name))
 
     def _note(self, member: Member) -> None:
         """Mark a member for the next announcement, with its present liveness."""

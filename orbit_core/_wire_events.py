@@ -2,6 +2,8 @@
 
 import json
 
+import attrs
+
 from ._codec import to_data
 from ._frames import EVENT_LIMIT, ProtocolError, pack_value, unpack_value
 from .models import Notification
@@ -28,16 +30,25 @@ def pack_event(notification: Notification) -> bytes:
     )
 
 
+@attrs.frozen
+class Received(Notification):
+    """Be a notification that came over a link; ``text`` is its data as the JSON that arrived."""
+
+    text: str = ""
+
+
 def encode_data(notification: Notification) -> str:
     """Return a notification's data as JSON text on one line."""
+    if isinstance(notification, Received):
+        return notification.text
     text = json.dumps(notification.data, allow_nan=False, separators=(",", ":"), default=to_data)
     if len(text) > EVENT_LIMIT:
         return json.dumps({"too_large": True, "bytes": len(text), "limit": EVENT_LIMIT})
     return text
 
 
-def unpack_event(payload: memoryview, endpoint: str) -> tuple[Notification, str]:
-    """Return a notification of ``endpoint`` and its data's JSON text. Raises ProtocolError."""
+def unpack_event(payload: memoryview, endpoint: str) -> Received:
+    """Return a notification of ``endpoint``, which the bridge knows. Raises ProtocolError."""
     fields = unpack_value(payload)
     if type(fields) is not tuple or len(fields) != len(_TYPES):
         raise ProtocolError("a notification does not have 7 fields")
@@ -47,7 +58,11 @@ def unpack_event(payload: memoryview, endpoint: str) -> tuple[Notification, str]
     if "\n" in text or "\r" in text:
         raise ProtocolError("a notification's data runs over a line")
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise ProtocolError("a notification's data is not JSON") from None
-    return Notification(endpoint, plugin, topic, data, session, owner, seq, moment), text
+    return Received(endpoint, plugin, topic, data, session, owner, seq, moment, text)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -150,6 +150,15 @@ def check_private(path: Path, what: str) -> None:
         )
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
 @attrs.frozen
 class Access:
     """Say how to reach a bridge: its URL, the token to show, the certificate to trust."""

@@ -181,6 +181,35 @@ class PluginStatus:
     version: str = ""
 
 
+@attrs.frozen
+class RouteDescription:
+    """Describe one route of a plugin: its path below the instance, and one line of what it does."""
+
+    path: str
+    methods: list[str] = attrs.field(factory=list)
+    summary: str = ""
+
+
+@attrs.frozen
+class PluginDescription:
+    """Describe one served plugin in full: with its portal page and its routes."""
+
+    type: str
+    namespace: str
+    version: str = ""
+    enabled: bool = True
+    ui_config: dict[str, Any] = attrs.field(factory=dict)
+    routes: list[RouteDescription] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class HostDescription:
+    """Describe what one host serves, and why it does not serve the rest."""
+
+    plugins: dict[str, PluginDescription] = attrs.field(factory=dict)
+    statuses: list[PluginStatus] = attrs.field(factory=list)
+
+
 Lifetime = Literal["ephemeral", "ttl", "persistent"]
 
 

@@ -1,12 +1,13 @@
 """Offer `PluginClient`, what a plugin's own client class is built on."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import httpx
 
-from .errors import OrbitError
+from .errors import ConnectionLost, OrbitError
 
 Callback = Callable[[str, str, str, Any], Any]
 
@@ -57,7 +58,8 @@ class PluginClient:
 
     async def register_session(self, **settings: Any) -> str:
         """Open a session (or reattach to ``sid=``) and work in it from now on; return its id."""
-        reply = await self.post("register_session", settings or None)
+        key = uuid.uuid4().hex
+        reply = await self.post("register_session", settings or None, idempotency_key=key)
         self._sid = str(reply["sid"])
         return self._sid
 
@@ -92,8 +94,11 @@ class PluginClient:
             if response.status_code >= 400:
                 await response.aread()
                 self._raise(response, f"GET {route}")
-            async for chunk in response.aiter_bytes():
-                yield chunk
+            try:
+                async for chunk in response.aiter_bytes():
+                    yield chunk
+            except httpx.TransportError as error:
+                raise _broken(error) from error
 
     def register_notification_callback(self, callback: Callback, topic: str | None = None) -> None:
         """Call ``callback(endpoint, plugin, topic, data)`` for each notification of this plugin.
@@ -134,13 +139,16 @@ class PluginClient:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        response = await self._http.request(
-            method,
-            self._url(route),
-            params=_without_none(parameters or {}),
-            json=body,
-            headers=dict(headers or {}),
-        )
+        try:
+            response = await self._http.request(
+                method,
+                self._url(route),
+                params=_without_none(parameters or {}),
+                json=body,
+                headers=dict(headers or {}),
+            )
+        except httpx.TransportError as error:
+            raise _broken(error) from error
         if response.status_code >= 400:
             self._raise(response, f"{method} {route}")
         return response.json()
@@ -153,18 +161,27 @@ class PluginClient:
 _PATIENT = httpx.Timeout(30.0, read=None)
 
 
+def _broken(error: httpx.TransportError) -> ConnectionLost:
+    return ConnectionLost(f"the connection broke during the reply: {error or type(error).__name__}")
+
+
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:
     """Return the error that a reply of status 400 or more speaks of."""
+    prefix = f"HTTP {response.status_code} {context}" if context else ""
+    return document_error(response.status_code, response.content, prefix)
+
+
+def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
+    """Return the error that an error document, or any other body of that status, speaks of."""
     try:
-        document = response.json()
-    except json.JSONDecodeError:
-        document = {}
+        document = json.loads(body)
+    except ValueError:
+        document = None
     if not isinstance(document, dict):
         document = {}
-    detail = str(document.get("detail") or response.reason_phrase)
-    code = str(document.get("code", ""))
-    text = f"HTTP {response.status_code} {context}: {detail}" if context else detail
-    return OrbitError.from_reply(response.status_code, code, text)
+    detail = str(document.get("detail") or f"HTTP {status}")
+    text = f"{prefix}: {detail}" if prefix else detail
+    return OrbitError.from_reply(status, str(document.get("code", "")), text)
 
 
 def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,314 @@
+"""Serve the bridge's own routes: discovery, events, authentication, tokens, health, description."""
+
+import html
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import anyio
+import attrs
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from . import _openapi
+from ._codec import from_wire, to_data
+from ._events import EventRing, Filter
+from ._frames import RequestHead
+from ._host import PluginHost, describe_route
+from ._metrics import BridgeCollector, render
+from ._registry import Member, Registry
+from ._server import Connection
+from .auth import COOKIE, Authenticator, Tokens
+from .errors import BadRequest, Forbidden, OrbitError
+from .models import EndpointInfo, HostDescription, Principal, Role, check_name
+from .web import Reply, model_body, principal_of
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION_LIMIT = 4 * 1024 * 1024
+"""Largest description of an endpoint's plugins, in bytes."""
+
+DESCRIBE_TIMEOUT = 5.0
+"""Seconds that an endpoint has to describe its plugins."""
+
+STALLED = 5.0
+"""Seconds that a listener's connection may take nothing before it is cut."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Hub(Protocol):
+    """Name what the routes need of the bridge."""
+
+    host: PluginHost
+    registry: Registry
+    tokens: Tokens
+    authenticator: Authenticator
+    ring: EventRing
+    collector: BridgeCollector
+    listeners: dict[Connection, str]
+    stopped: anyio.Event
+
+    def describe_endpoints(self) -> dict[str, EndpointInfo]:
+        """Return every endpoint."""
+        ...
+
+    def describe_topology(self) -> dict[str, Any]:
+        """Return the document of ``/endpoint/list``."""
+        ...
+
+
+@attrs.frozen
+class TokenRequest:
+    """Ask for a token; ``expires`` is seconds from now."""
+
+    role: Role
+    owner: str
+    expires: float | None = None
+    endpoint: str | None = None
+
+
+class BridgeRoutes:
+    """Answer for one bridge."""
+
+    def __init__(self, hub: Hub) -> None:
+        """Answer for ``hub``."""
+        self._hub = hub
+        self._started = time.monotonic()
+
+    def routes(self) -> list[Route]:
+        """Return the routes at the root."""
+        return [
+            Route("/", self.home, methods=["GET"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/ready", self.ready, methods=["GET"]),
+            Route("/auth", self.open_cookie, methods=["POST"]),
+            Route("/auth", self.who, methods=["GET"]),
+            Route("/auth", self.close_cookie, methods=["DELETE"]),
+            Route("/endpoint/list", self.list_endpoints, methods=["POST"]),
+            Route("/endpoint/disconnect/{name}", self.disconnect, methods=["POST"]),
+            Route("/endpoints", self.endpoints, methods=["GET"]),
+            Route("/events", self.events, methods=["GET"]),
+            Route("/plugins", self.plugins, methods=["GET"]),
+            Route("/tokens", self.list_tokens, methods=["GET"]),
+            Route("/tokens", self.create_token, methods=["POST"]),
+            Route("/tokens/{id}", self.revoke_token, methods=["DELETE"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+            Route("/openapi.json", self.openapi, methods=["GET"]),
+        ]
+
+    def bridge_routes(self) -> list[Route]:
+        """Return the routes below ``/bridge``."""
+        return [Route("/terminate", self.terminate, methods=["POST"])]
+
+    async def home(self, request: Request) -> Response:
+        """Show a plain page: version, endpoints, where the documentation is."""
+        endpoints = self._hub.describe_endpoints()
+        if principal_of(request).owner:
+            rows = "".join(f"<li>{html.escape(name)} ({info.liveness})</li>" for name, info in endpoints.items())
+        else:
+            rows = f"<li>{len(endpoints)} connected; show a token to see which</li>"
+        page = _PAGE.format(version=version("orbit-core"), rows=rows)
+        return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'self'"})
+
+    async def health(self, request: Request) -> Response:
+        """Tell that the process serves requests."""
+        uptime = round(time.monotonic() - self._started, 2)
+        return Reply({"status": "healthy", "version": version("orbit-core"), "uptime_seconds": uptime})
+
+    async def ready(self, request: Request) -> Response:
+        """Tell whether the bridge can do its work: its state can be written."""
+        await self._hub.host.store.space("ready").put("ready", time.time())
+        return Reply({"status": "ready"})
+
+    async def open_cookie(self, request: Request) -> Response:
+        """Exchange a bearer token for a random, expiring cookie."""
+        authenticator = self._hub.authenticator
+        reply = Reply({"ok": True})
+        if authenticator.enabled:
+            address = request.client.host if request.client else ""
+            value, ttl = authenticator.open_cookie(authenticator.token(request.scope["headers"], address))
+            secure = request.url.scheme == "https"
+            reply.set_cookie(COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure)
+        return reply
+
+    async def close_cookie(self, request: Request) -> Response:
+        """Forget the cookie: log out."""
+        self._hub.authenticator.close_cookie(request.scope["headers"])
+        reply = Reply({"ok": True})
+        reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return reply
+
+    async def who(self, request: Request) -> Response:
+        """Tell the caller who it is."""
+        principal = principal_of(request)
+        return Reply({"owner": principal.owner_key, "role": principal.role})
+
+    async def list_endpoints(self, request: Request) -> Response:
+        """List the endpoints with their plugins and portal pages."""
+        document = self._hub.describe_topology()
+        described = await self._descriptions()
+        for name, entry in document["endpoints"].items():
+            for instance, plugin in described.get(name, HostDescription()).plugins.items():
+                if instance in entry["plugins"]:
+                    entry["plugins"][instance]["ui_config"] = plugin.ui_config
+        return Reply({"data": document})
+
+    async def endpoints(self, request: Request) -> Response:
+        """List the endpoints in short."""
+        rows = [
+            {
+                "name": name,
+                "role": info.role,
+                "plugins": list(info.plugins),
+                "connected": info.liveness == "present",
+                "liveness": info.liveness,
+                "plugin_count": len(info.plugins),
+            }
+            for name, info in self._hub.describe_endpoints().items()
+        ]
+        return Reply({"endpoints": rows, "total": len(rows)})
+
+    async def events(self, request: Request) -> Response:
+        """Stream the topology and the caller's notifications as server-sent events."""
+        principal = principal_of(request)
+        query = request.query_params
+        wanted = Filter(principal, query.get("endpoint"), query.get("plugin"), query.get("topic"))
+        last = request.headers.get("last-event-id") or query.get("last_event_id")
+        return _EventStream(self._hub, principal, self._hub.ring.listen(wanted, last))
+
+    async def disconnect(self, request: Request) -> Response:
+        """Tell an endpoint to leave."""
+        _require_admin(request)
+        name = request.path_params["name"]
+        if name == self._hub.host.name:
+            raise BadRequest("the bridge cannot be disconnected from itself: use /bridge/terminate")
+        await self._hub.registry.shut_down(name, f"disconnected by {principal_of(request).owner}")
+        return Reply({"status": "shutdown", "endpoint": name})
+
+    async def terminate(self, request: Request) -> Response:
+        """Stop the bridge."""
+        _require_admin(request)
+        self._hub.stopped.set()
+        return Reply({"status": "terminating", "message": "the bridge stops now"})
+
+    async def plugins(self, request: Request) -> Response:
+        """Tell which plugins the bridge hosts, and why others are not served."""
+        return Reply(self._hub.host.description())
+
+    async def list_tokens(self, request: Request) -> Response:
+        """List the tokens, without their texts."""
+        _require_admin(request)
+        return Reply({"tokens": to_data(self._hub.tokens.list())})
+
+    async def create_token(self, request: Request) -> Response:
+        """Make a token; its text is in the answer and nowhere else."""
+        _require_admin(request)
+        wanted = await model_body(request, TokenRequest)
+        if wanted.expires is not None and not 0 < wanted.expires < float("inf"):
+            raise BadRequest("'expires' must be a finite positive number of seconds from now")
+        if wanted.endpoint is not None:
+            check_name(wanted.endpoint, "endpoint name")
+        token, text = await self._hub.tokens.create(
+            wanted.role, wanted.owner, expires=wanted.expires, endpoint=wanted.endpoint
+        )
+        return Reply({**to_data(token), "token": text})
+
+    async def revoke_token(self, request: Request) -> Response:
+        """Forget a token and cut what it opened."""
+        _require_admin(request)
+        await self._hub.tokens.revoke(request.path_params["id"])
+        return Reply({"ok": True})
+
+    async def metrics(self, request: Request) -> Response:
+        """Give figures to Prometheus."""
+        return Response(render(self._hub.collector), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, request: Request) -> Response:
+        """Describe every route, the plugins' included."""
+        own = [describe_route(route) for route in self.routes()]
+        own += [describe_route(route, "/bridge") for route in self.bridge_routes()]
+        return Reply(_openapi.document(own, await self._descriptions()))
+
+    async def _descriptions(self) -> dict[str, HostDescription]:
+        """Return what every endpoint says of its plugins, asked once per registration."""
+        found = {self._hub.host.name: self._hub.host.description()}
+        async with anyio.create_task_group() as group:
+            for member in self._hub.registry.members:
+                group.start_soon(_describe, member)
+        found.update({member.name: member.descriptions for member in self._hub.registry.members if member.descriptions})
+        return found
+
+
+async def _describe(member: Member) -> None:
+    """Ask an endpoint for its descriptions, unless it has told; one that cannot tell has none."""
+    if member.descriptions is not None or member.suspect_since is not None:
+        return
+    stamp = {"principal": ("bridge", Role.ADMIN.value, None)}
+    head = RequestHead("GET", b"/plugins", [], stamp)
+    try:
+        stream = member.link.call(head, b"", fin=True, deadline=DESCRIBE_TIMEOUT)
+        await stream.response()
+        body = await stream.read()
+        while (chunk := await stream.read()) and len(body) < DESCRIPTION_LIMIT:
+            body += chunk
+        member.descriptions = from_wire(json.loads(body), HostDescription, f"plugins of {member.name}")
+    except (OrbitError, ValueError, RecursionError) as error:
+        logger.warning("endpoint %s does not describe its plugins: %s", member.name, error)
+
+
+class _EventStream(Response):
+    """Send events until the client leaves, or takes nothing for `STALLED` seconds."""
+
+    def __init__(self, hub: Hub, principal: Principal, chunks: AsyncIterator[bytes]) -> None:
+        super().__init__(
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        del self.headers["content-length"]
+        self._hub = hub
+        self._principal = principal
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection: Connection | None = scope.get("orbit.connection")
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if connection is not None:
+            self._hub.listeners[connection] = self._principal.token_id
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._send_all, send, connection)
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+        finally:
+            if connection is not None:
+                del self._hub.listeners[connection]
+
+    async def _send_all(self, send: Send, connection: Connection | None) -> None:
+        async for chunk in self._chunks:
+            with anyio.move_on_after(STALLED) as scope:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if scope.cancelled_caught and connection is not None:
+                connection.abort()
+
+
+def _require_admin(request: Request) -> None:
+    if principal_of(request).role is not Role.ADMIN:
+        raise Forbidden("this needs an administrator's token")
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>ORBIT</title></head>
+<body><h1>ORBIT bridge {version}</h1>
+<h2>Endpoints</h2><ul>{rows}</ul>
+<p>The HTTP interface is described at <a href="/openapi.json">/openapi.json</a>;
+the documentation is in the folder <code>docs</code> of the source.</p>
+</body></html>
+"""

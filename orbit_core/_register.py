@@ -1,0 +1,109 @@
+"""Let endpoints in: check the handshake of ``/register`` and run the link on its WebSocket."""
+
+from starlette.types import Receive, Scope, Send
+
+from ._frames import LINK_VERSION
+from ._link import SocketClosed
+from ._registry import Applicant, Registry
+from ._server import Connection
+from .auth import ANYBODY, Authenticator
+from .errors import BadRequest, Forbidden, OrbitError, UnknownRoute
+from .models import RESERVED_NAMES, Role, check_name
+from .web import error_reply
+
+PATH = "/register"
+
+ENDPOINT = "orbit-endpoint"
+PROCESS = "orbit-process"
+RESUME_KEY = "orbit-resume-key"
+RECEIVED = "orbit-received"
+VERSION = "orbit-link-version"
+"""Handshake headers: the request's name, process, resume key and count of messages received; the
+answer's resume key and, if the earlier link goes on, count of messages received."""
+
+
+class Registrar:
+    """Be the WebSocket side of a bridge."""
+
+    def __init__(self, registry: Registry, authenticator: Authenticator) -> None:
+        """Admit to ``registry`` whom ``authenticator`` knows as an endpoint."""
+        self._registry = registry
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Admit one endpoint, or refuse it with the error document, and carry its link."""
+        await receive()
+        try:
+            applicant, received = self._applicant(scope)
+            member, resumed = self._registry.admit(applicant)
+        except OrbitError as error:
+            await _refuse(error, send)
+            return
+        headers = [(RESUME_KEY, member.resume_key), (VERSION, str(LINK_VERSION))]
+        if resumed:
+            headers.append((RECEIVED, str(member.link.received)))
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        await send({"type": "websocket.accept", "headers": encoded})
+        socket = _AsgiSocket(scope["orbit.connection"], receive, send)
+        await self._registry.carry(member, socket, received if resumed else 0)
+        socket.abort()
+
+    def _applicant(self, scope: Scope) -> tuple[Applicant, int]:
+        if scope["path"] != PATH:
+            raise UnknownRoute(f"no WebSocket is served at {scope['path']}")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        address = scope["client"][0] if scope["client"] else "an unknown address"
+        name = check_name(headers.get(ENDPOINT), "endpoint name", reserved=RESERVED_NAMES)
+        received, version = headers.get(RECEIVED, "0"), headers.get(VERSION, "")
+        if not (version.isdecimal() and received.isdecimal() and int(version) >= 1):
+            raise BadRequest(f"this is no ORBIT endpoint, or one too old for link version {LINK_VERSION}")
+        owner, token_id = self._identity(scope, address, name)
+        process = check_name(headers.get(PROCESS), "endpoint process")
+        return Applicant(name, owner, token_id, address, process, headers.get(RESUME_KEY)), int(received)
+
+    def _identity(self, scope: Scope, address: str, name: str) -> tuple[str, str]:
+        if not self._authenticator.enabled:
+            return ANYBODY.owner, ""
+        token = self._authenticator.token(scope["headers"], address)
+        if token.role is Role.CLIENT:
+            raise Forbidden("a client's token does not let an endpoint in: create one with role endpoint")
+        if token.endpoint not in (None, name):
+            raise Forbidden(f"this token is for the endpoint {token.endpoint!r}, not {name!r}")
+        return token.owner, token.id
+
+
+async def _refuse(error: OrbitError, send: Send) -> None:
+    reply = error_reply(error)
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": reply.status_code,
+            "headers": reply.raw_headers,
+        }
+    )
+    await send({"type": "websocket.http.response.body", "body": bytes(reply.body)})
+
+
+class _AsgiSocket:
+    """Be a link's socket on an ASGI WebSocket."""
+
+    def __init__(self, connection: Connection, receive: Receive, send: Send) -> None:
+        self._connection = connection
+        self._receive = receive
+        self._send = send
+
+    async def send(self, message: bytes) -> None:
+        try:
+            await self._send({"type": "websocket.send", "bytes": message})
+        except OSError:
+            raise SocketClosed from None
+
+    async def receive(self) -> bytes:
+        message = await self._receive()
+        body = message.get("bytes")
+        if message["type"] != "websocket.receive" or body is None:
+            raise SocketClosed
+        return bytes(body)
+
+    def abort(self) -> None:
+        self._connection.abort()

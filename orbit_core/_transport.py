@@ -1,0 +1,122 @@
+"""Carry the client's requests: with safe retries, over TLS that trusts one certificate, or over a link."""
+
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+
+from ._frames import RequestHead
+from ._link import Link
+from ._stream import Stream
+from .errors import ConfigError, ConnectionLost
+
+PATIENCE = 30.0
+"""Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def trust(cert: Path | None) -> ssl.SSLContext:
+    """Return a TLS context that trusts ``cert`` alone, or the system's authorities without it.
+
+    Raises ConfigError if the file is no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=None if cert is None else str(cert))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificate {cert} cannot be used: {error}") from None
+
+
+class RetryTransport(httpx.AsyncBaseTransport):
+    """Repeat what is safe to repeat: reads, and writes with an ``Idempotency-Key``.
+
+    Repeated are lost connections, 429 and 503; any request whose connection was never made is
+    repeated too. What still fails then raises ConnectionLost, or returns the last reply.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, patience: float = PATIENCE) -> None:
+        """Send through ``inner``, for at most ``patience`` seconds."""
+        self._inner = inner
+        self._patience = patience
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, again if need be."""
+        repeatable = request.method in _REPEATABLE or "Idempotency-Key" in request.headers
+        give_up, wait = time.monotonic() + self._patience, _FIRST_WAIT
+        while True:
+            pause = wait
+            try:
+                response = await self._inner.handle_async_request(request)
+                if not (repeatable and response.status_code in (429, 503)):
+                    return response
+                pause = max(wait, _retry_after(response))
+                if time.monotonic() + pause > give_up:
+                    return response
+                await response.aclose()
+            except httpx.TransportError as error:
+                again = repeatable or isinstance(error, httpx.ConnectError)
+                if not again or time.monotonic() + pause > give_up or _is_certificate_fault(error):
+                    raise ConnectionLost(f"{request.method} {request.url}: {_reason(error)}") from error
+            await anyio.sleep(pause)
+            wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def aclose(self) -> None:
+        """Close the transport beneath."""
+        await self._inner.aclose()
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "0")
+    return float(text) if text.isdecimal() else 0.0
+
+
+def _is_certificate_fault(error: httpx.TransportError) -> bool:
+    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def _reason(error: httpx.TransportError) -> str:
+    return str(error) or type(error).__name__
+
+
+class LinkTransport(httpx.AsyncBaseTransport):
+    """Carry requests to the bridge over an endpoint's own link."""
+
+    def __init__(self, link: Link) -> None:
+        """Send over ``link``."""
+        self._link = link
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Make a call of a request; the response streams."""
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        head = RequestHead(request.method, request.url.raw_path, headers, {})
+        body = await request.aread()
+        small = len(body) <= 64 * 1024
+        stream = self._link.call(head, body if small else b"", fin=small)
+        try:
+            if not small:
+                await stream.write(body, fin=True)
+            answer = await stream.response()
+        except BaseException:
+            stream.cancel(_LEFT)
+            raise
+        return httpx.Response(answer.status, headers=answer.headers, stream=_StreamBody(stream))
+
+
+_LEFT = ConnectionLost("the caller left")
+
+
+class _StreamBody(httpx.AsyncByteStream):
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self._stream.read():
+            yield chunk
+
+    async def aclose(self) -> None:
+        self._stream.cancel(_LEFT)
+

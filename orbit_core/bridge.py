@@ -1,0 +1,239 @@
+"""Be the public hub: let endpoints in, relay requests to them, fan notifications out."""
+
+import logging
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ._codec import to_data
+from ._bridge_routes import BridgeRoutes
+from ._events import EventRing
+from ._host import PluginHost, open_host
+from ._metrics import BridgeCollector
+from ._proxy import Proxy
+from ._register import Registrar
+from ._registry import Registry
+from ._server import Connection, check_exposure, serve
+from .auth import Authenticator, Tokens
+from .client import AsyncBridgeClient
+from .config import BridgeConfig, setting, state_home, write_private
+from .errors import Forbidden, OrbitError
+from .hookspecs import hookimpl
+from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
+from .web import Site, error_reply
+
+logger = logging.getLogger(__name__)
+
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
+"""Paths that need no token."""
+
+TOKEN_SWEEP = 1.0
+"""Seconds between looks for expired tokens."""
+
+
+class FanOut:
+    """Copy every notification to the listeners on ``/events``."""
+
+    def __init__(self, ring: EventRing) -> None:
+        """Copy to ``ring``."""
+        self._ring = ring
+
+    @hookimpl
+    def notify(self, notification: Notification) -> None:
+        """Copy one."""
+        self._ring.append(notification)
+
+
+class Bridge:
+    """Be an ASGI application: WebSocket ``/register``, the bridge's own routes, and the relay."""
+
+    def __init__(self, config: BridgeConfig, host: PluginHost, registry: Registry, tokens: Tokens) -> None:
+        """Put the parts together; `open_bridge` makes them."""
+        self.config = config
+        self.url = ""
+        self.host = host
+        self.registry = registry
+        self.tokens = tokens
+        self.stopped = anyio.Event()
+        self.authenticator = Authenticator(tokens, enabled=not config.no_auth, cookie_ttl=config.session_cookie_ttl)
+        self.ring = EventRing(config.event_ring_bytes, config.event_ring_seconds, self.describe_topology)
+        self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
+        self.collector = BridgeCollector(registry, self.proxy, self.ring)
+        self.listeners: dict[Connection, str] = {}
+        self._registrar = Registrar(registry, self.authenticator)
+        self._site: Site | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or one endpoint's link."""
+        if scope["type"] == "websocket":
+            await self._registrar(scope, receive, send)
+            return
+        try:
+            scope["orbit.principal"] = self._principal(scope)
+        except OrbitError as error:
+            await error_reply(error, {"Connection": "close"})(scope, receive, send)
+            return
+        await self.dispatch(scope, receive, send)
+
+    async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose principal is known."""
+        if scope["path"].split("/", 2)[1] in RESERVED_NAMES or scope["path"] == "/":
+            assert self._site is not None
+            await self._site(scope, receive, send)
+        else:
+            await self.proxy(scope, receive, send)
+
+    def app_for(self, principal: Principal) -> ASGIApp:
+        """Return the application that serves an endpoint's own calls, which speak for ``principal``."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["orbit.principal"] = principal
+            await self.dispatch(scope, receive, send)
+
+        return app
+
+    def open_site(self) -> None:
+        """Begin to serve the bridge's routes and the plugins hosted here."""
+        routes = BridgeRoutes(self)
+        own: list[BaseRoute] = routes.routes()
+        hosted = Mount("/bridge", routes=[*routes.bridge_routes(), *self.host.routes()])
+        self._site = Site.of([*own, hosted])
+
+    def describe_endpoints(self) -> dict[str, EndpointInfo]:
+        """Return every endpoint, the bridge first if it hosts plugins."""
+        found: dict[str, EndpointInfo] = {}
+        if self.host.plugins.served:
+            found[self.host.name] = EndpointInfo("bridge", plugins=self.host.short_descriptions())
+        return {**found, **self.registry.topology().endpoints}
+
+    def describe_topology(self) -> dict[str, Any]:
+        """Return the document that ``/endpoint/list`` and topology events carry."""
+        return {
+            "bridge": {"url": self.url},
+            "endpoints": {name: topology_entry(info) for name, info in self.describe_endpoints().items()},
+        }
+
+    def cut_token(self, token_id: str) -> None:
+        """Cut the links and listeners that a token opened."""
+        for member in self.registry.members:
+            if member.applicant.token_id == token_id:
+                self.registry.remove(member.name, Forbidden(f"the token of endpoint {member.name} was revoked"))
+        for connection, owner in list(self.listeners.items()):
+            if owner == token_id:
+                connection.abort()
+
+    def _principal(self, scope: Scope) -> Principal:
+        address = scope["client"][0] if scope["client"] else ""
+        if not self.authenticator.enabled:
+            _check_host(scope, self.config)
+        try:
+            principal = self.authenticator.principal(scope["headers"], address)
+        except OrbitError:
+            if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+                return _NOBODY
+            raise
+        if principal.role is Role.ENDPOINT and scope["path"] not in OPEN_PATHS:
+            raise Forbidden("an endpoint's token only lets an endpoint in: use a client's")
+        return principal
+
+
+_NOBODY = Principal("", Role.CLIENT)
+
+
+def topology_entry(info: EndpointInfo) -> dict[str, Any]:
+    """Return one endpoint in the documented shape."""
+    return {
+        "endpoint": {"role": info.role, "liveness": info.liveness},
+        "plugins": to_data(info.plugins),
+    }
+
+
+def _check_host(scope: Scope, config: BridgeConfig) -> None:
+    """Refuse other sites' names for a bridge without authentication, which pages could else use."""
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
+    if host not in ("localhost", "127.0.0.1", "[::1]", config.host, ""):
+        raise Forbidden(f"this bridge is not called {host!r}: without authentication it answers only as localhost")
+
+
+@asynccontextmanager
+async def open_bridge(
+    config: BridgeConfig, settings: Mapping[str, dict[str, Any]] | None = None
+) -> AsyncIterator[Bridge]:
+    """Run a bridge while the context is open.
+
+    ``settings`` holds the hosted plugins' sections. Raises ConfigError, StateInUse.
+    """
+    check_exposure(config)
+    state_dir = config.state_dir or state_home() / "bridge"
+    host_info = HostInfo(HostRole.BRIDGE)
+    async with open_host("bridge", host_info, state_dir) as host, anyio.create_task_group() as group:
+        tokens = Tokens(host.store.space("tokens"))
+        await tokens.load()
+        registry = Registry(host.hooks.notify, config.grace, group)
+        bridge = Bridge(config, host, registry, tokens)
+        registry.serve_with(bridge.app_for)
+        await _first_token(tokens, state_dir)
+        tokens.on_end(bridge.cut_token)
+        registry.on_change(host.hooks.topology_changed)
+        registry.on_change(lambda topology: bridge.ring.topology_changed())
+        await host.load(config.plugins, settings=settings or {}, hub=_hub(bridge))
+        host.hooks.add("fan-out", FanOut(bridge.ring))
+        bridge.open_site()
+        group.start_soon(registry.run)
+        group.start_soon(_sweep_tokens, tokens)
+        async with serve(_with_cors(bridge, config), config) as url:
+            bridge.url = url
+            await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
+            yield bridge
+        group.cancel_scope.cancel()
+
+
+async def _first_token(tokens: Tokens, state_dir: Path) -> None:
+    """Accept ``ORBIT_TOKEN`` as an administrator's, or make an administrator's token on the first start."""
+    given = setting("ORBIT_TOKEN")
+    if given is not None:
+        if tokens.find(given) is None:
+            await tokens.create(Role.ADMIN, "admin", text=given)
+        return
+    path = state_dir / "admin.token"
+    if not (path.exists() and tokens.find(path.read_text().strip())):
+        _, text = await tokens.create(Role.ADMIN, "admin")
+        write_private(path, text)
+
+
+async def _sweep_tokens(tokens: Tokens) -> None:
+    while True:
+        await anyio.sleep(TOKEN_SWEEP)
+        await tokens.sweep()
+
+
+def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:
+    """Write down how clients and endpoints on this host reach the bridge."""
+    write_private(state_dir / "url", url)
+    if cert is not None:
+        shutil.copyfile(cert, state_dir / "cert.pem")
+    else:
+        (state_dir / "cert.pem").unlink(missing_ok=True)
+
+
+def _hub(bridge: Bridge) -> AsyncBridgeClient:
+    """Return the client API for plugins that the bridge hosts, over the bridge's own application."""
+    app = bridge.app_for(Principal("bridge", Role.ADMIN))
+    return AsyncBridgeClient.over(httpx.ASGITransport(app), "http://bridge")
+
+
+def _with_cors(app: ASGIApp, config: BridgeConfig) -> ASGIApp:
+    if not config.allow_origins:
+        return app
+    return CORSMiddleware(
+        app, allow_origins=config.allow_origins, allow_methods=["*"], allow_headers=["*"], allow_credentials=True
+    )

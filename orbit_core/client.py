@@ -1,0 +1,338 @@
+"""Reach a bridge, its endpoints and their plugins from Python."""
+
+import inspect
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import anyio.to_thread
+import attrs
+import httpx
+from anyio.abc import TaskGroup
+from httpx_sse import SSEError, aconnect_sse
+
+from ._transport import RetryTransport, trust
+from .config import resolve_access
+from .errors import ConnectionLost, DeadlineExceeded, OrbitError, UnknownRoute
+from .plugin_client import Callback, PluginClient, error_of
+
+logger = logging.getLogger(__name__)
+
+CLIENTS = "orbit.clients"
+"""Entry-point group that names each plugin type's own client class."""
+
+CALL_TIMEOUT = 600.0
+"""Seconds that a reply may take, unless the client was made with another ``timeout``."""
+
+SILENCE = 45.0
+"""Seconds without an event or keep-alive after which an event stream is opened anew."""
+
+TopologyCallback = Callable[[dict[str, Any]], Any]
+
+
+@attrs.frozen
+class Event:
+    """Hold one server-sent event: ``kind`` is ``notification``, ``topology`` or ``gap``."""
+
+    kind: str
+    data: Any
+    id: str | None = None
+
+
+class AsyncEndpointClient:
+    """Reach one endpoint."""
+
+    def __init__(self, bridge: "AsyncBridgeClient", name: str) -> None:
+        """Belong to ``bridge``."""
+        self._bridge = bridge
+        self.name = name
+
+    async def list_plugins(self) -> dict[str, Any]:
+        """Return what each plugin instance is: type, version, namespace, portal page, routes."""
+        return dict((await self.describe())["plugins"])
+
+    async def describe(self) -> dict[str, Any]:
+        """Return the served plugins, and for every installed one what became of it and why."""
+        return dict(await self._bridge.request("GET", f"/{self.name}/plugins"))
+
+    async def get_plugin(self, name: str, **session: Any) -> PluginClient:
+        """Return a client for the plugin instance (or type) ``name``, working in a new session.
+
+        ``session`` goes to ``register_session``: ``sid``, ``lifetime``, ``ttl`` and what the plugin
+        takes. A plugin without sessions gives a client without one.
+
+        Raises UnknownRoute if the endpoint serves no such plugin.
+        """
+        plugins = await self.list_plugins()
+        instance = _find_instance(plugins, name)
+        if instance is None:
+            available = ", ".join(plugins) or "none"
+            raise UnknownRoute(f"endpoint {self.name} serves no plugin {name!r}; available: {available}")
+        kind = client_class(plugins[instance]["type"])
+        client = kind(self._bridge.http, f"/{self.name}/{instance}", self._bridge, self.name, instance)
+        try:
+            await client.register_session(**session)
+        except UnknownRoute:
+            logger.debug("plugin %s has no sessions", instance)
+        return client
+
+
+def _find_instance(plugins: dict[str, Any], name: str) -> str | None:
+    if name in plugins:
+        return name
+    return next((instance for instance, plugin in plugins.items() if plugin["type"] == name), None)
+
+
+def client_class(plugin_type: str) -> type[PluginClient]:
+    """Return the client class of a plugin type, `PluginClient` where its distribution is not installed."""
+    for entry in entry_points(group=CLIENTS, name=plugin_type):
+        found: type[PluginClient] = entry.load()
+        return found
+    return PluginClient
+
+
+class AsyncBridgeClient:
+    """Reach a bridge. Use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        cert: str | Path | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = CALL_TIMEOUT,
+    ) -> None:
+        """Find the bridge: argument over environment over configuration over a bridge on this host.
+
+        Raises ConfigError if there is none to be found.
+        """
+        access = resolve_access(url, token, cert)
+        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+        transport = httpx.AsyncHTTPTransport(
+            verify=trust(access.cert), limits=httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        )
+        self._set_up(access.url, RetryTransport(transport), headers, timeout)
+
+    @classmethod
+    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
+        """Return a client that sends through ``transport``, which knows who it speaks for."""
+        client = cls.__new__(cls)
+        client._set_up(url, transport, {}, CALL_TIMEOUT)
+        return client
+
+    def _set_up(
+        self, url: str, transport: httpx.AsyncBaseTransport, headers: dict[str, str], timeout: float
+    ) -> None:
+        self.url = url
+        self.http = httpx.AsyncClient(
+            base_url=url,
+            transport=transport,
+            headers=headers,
+            timeout=httpx.Timeout(30.0, read=timeout),
+        )
+        self.callbacks_in_threads = False
+        self._stack = AsyncExitStack()
+        self._group: TaskGroup | None = None
+        self._callbacks: list[tuple[tuple[str | None, str | None, str | None], Callback]] = []
+        self._topology_callbacks: list[TopologyCallback] = []
+        self._listening: anyio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the client's background tasks."""
+        self._group = await self._stack.enter_async_context(anyio.create_task_group())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End the event stream and close the connections."""
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+            self._group = None
+        await self._stack.aclose()
+        await self.http.aclose()
+
+    async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
+        """Return the JSON that a route answers, such as ``GET /node7/sysinfo/homedir``. Raises OrbitError."""
+        response = await self.http.request(method, path, json=body, headers=headers)
+        if response.status_code >= 400:
+            raise error_of(response)
+        return response.json() if response.content else None
+
+    async def list_endpoints(self) -> dict[str, Any]:
+        """Return the connected endpoints by name: role, liveness, plugins with their portal pages."""
+        reply = await self.request("POST", "/endpoint/list")
+        return dict(reply["data"]["endpoints"])
+
+    def get_endpoint_client(self, name: str) -> AsyncEndpointClient:
+        """Return a client for one endpoint; nothing is asked yet."""
+        return AsyncEndpointClient(self, name)
+
+    async def wait_for_endpoint(
+        self,
+        names: str | Iterable[str],
+        timeout: float = 1800.0,
+        poll: float = 3.0,
+        on_heartbeat: Callable[[float], Any] | None = None,
+        heartbeat_interval: float = 10.0,
+    ) -> None:
+        """Wait until the endpoints are connected; ``on_heartbeat(elapsed)`` is called meanwhile.
+
+        Raises DeadlineExceeded after ``timeout`` seconds, naming who is missing.
+        """
+        wanted = {names} if isinstance(names, str) else set(names)
+        start = beat = time.monotonic()
+        while True:
+            rows = (await self.request("GET", "/endpoints"))["endpoints"]
+            missing = wanted - {row["name"] for row in rows if row["connected"]}
+            now = time.monotonic()
+            if not missing:
+                return
+            if now - start >= timeout:
+                raise DeadlineExceeded(f"not connected after {timeout:g} s: {', '.join(sorted(missing))}")
+            if on_heartbeat is not None and now - beat >= heartbeat_interval:
+                beat = now
+                await self._call(on_heartbeat, now - start)
+            await anyio.sleep(min(poll, max(0.0, timeout - (now - start)), 0.05 + (now - start) / 4))
+
+    async def plugins(self) -> dict[str, Any]:
+        """Return what the bridge itself hosts, and why other plugins are not served there."""
+        return dict(await self.request("GET", "/plugins"))
+
+    async def whoami(self) -> dict[str, Any]:
+        """Return the owner and role of the token."""
+        return dict(await self.request("GET", "/auth"))
+
+    async def create_token(
+        self, role: str, owner: str, *, expires: float | None = None, endpoint: str | None = None
+    ) -> dict[str, Any]:
+        """Make a token (administrators only); its text is under ``token`` and is shown only now."""
+        body = {"role": role, "owner": owner, "expires": expires, "endpoint": endpoint}
+        return dict(await self.request("POST", "/tokens", body))
+
+    async def list_tokens(self) -> list[dict[str, Any]]:
+        """Return the tokens without their texts (administrators only)."""
+        return list((await self.request("GET", "/tokens"))["tokens"])
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Forget a token and cut what it opened (administrators only)."""
+        await self.request("DELETE", f"/tokens/{token_id}")
+
+    async def disconnect_endpoint(self, name: str) -> None:
+        """Tell an endpoint to leave (administrators only)."""
+        await self.request("POST", f"/endpoint/disconnect/{name}")
+
+    async def terminate_bridge(self) -> None:
+        """Stop the bridge (administrators only)."""
+        await self.request("POST", "/bridge/terminate")
+
+    async def events(
+        self, endpoint: str | None = None, plugin: str | None = None, topic: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Yield events for ever: the topology first, then what matches; reconnects and resumes.
+
+        A ``gap`` event says that some were missed. Raises OrbitError only where trying again is no use.
+        """
+        query = {"endpoint": endpoint, "plugin": plugin, "topic": topic}
+        parameters = {key: value for key, value in query.items() if value is not None}
+        last: str | None = None
+        failures = 0
+        while True:
+            try:
+                async for event in self._stream_events(parameters, last):
+                    failures = 0
+                    last = event.id or last
+                    yield event
+            except (httpx.TransportError, SSEError, ConnectionLost) as error:
+                logger.info("the event stream broke and is opened anew: %s", error)
+            failures += 1
+            await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))
+
+    async def _stream_events(self, parameters: dict[str, str], last: str | None) -> AsyncIterator[Event]:
+        headers = {} if last is None else {"Last-Event-ID": last}
+        timeout = httpx.Timeout(30.0, read=SILENCE)
+        async with aconnect_sse(
+            self.http, "GET", "/events", params=parameters, headers=headers, timeout=timeout
+        ) as source:
+            if source.response.status_code >= 400:
+                await source.response.aread()
+                raise error_of(source.response)
+            async for event in source.aiter_sse():
+                document = json.loads(event.data)
+                yield Event(document["topic"], document["data"], event.id or None)
+
+    def register_callback(
+        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+    ) -> None:
+        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches everything."""
+        self._callbacks.append(((endpoint_id, plugin_name, topic), callback))
+        self._start_listening()
+
+    def unregister_callback(
+        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+    ) -> None:
+        """Stop calling ``callback`` for this."""
+        self._callbacks.remove(((endpoint_id, plugin_name, topic), callback))
+
+    def register_topology_callback(self, callback: TopologyCallback) -> None:
+        """Call ``callback(endpoints)`` with the endpoints by name, at once and after each change."""
+        self._topology_callbacks.append(callback)
+        self._start_listening()
+
+    def unregister_topology_callback(self, callback: TopologyCallback) -> None:
+        """Stop calling ``callback``."""
+        self._topology_callbacks.remove(callback)
+
+    async def wait_for_listener(self, timeout: float = 30.0) -> None:
+        """Wait until callbacks hear everything from now on. Raises DeadlineExceeded."""
+        listening = self._start_listening()
+        with anyio.move_on_after(timeout):
+            await listening.wait()
+            return
+        raise DeadlineExceeded(f"the event stream did not open within {timeout:g} s")
+
+    def _start_listening(self) -> anyio.Event:
+        if self._group is None:
+            raise RuntimeError("callbacks need an open client: use it as a context manager")
+        if self._listening is None:
+            self._listening = anyio.Event()
+            self._group.start_soon(self._listen, self._listening)
+        return self._listening
+
+    async def _listen(self, listening: anyio.Event) -> None:
+        try:
+            async for event in self.events():
+                listening.set()
+                await self._dispatch(event)
+        except OrbitError as error:
+            logger.error("no more notifications arrive: %s", error)
+
+    async def _dispatch(self, event: Event) -> None:
+        if event.kind == "topology":
+            for callback in list(self._topology_callbacks):
+                await self._call(callback, event.data["endpoints"])
+        elif event.kind == "notification":
+            found = (event.data["endpoint"], event.data["plugin"], event.data["topic"])
+            for pattern, notify in list(self._callbacks):
+                if all(want in (None, have) for want, have in zip(pattern, found, strict=True)):
+                    await self._call(notify, *found, event.data["data"])
+
+    async def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            if self.callbacks_in_threads:
+                await anyio.to_thread.run_sync(lambda: callback(*arguments))
+            else:
+                result = callback(*arguments)
+                if inspect.isawaitable(result):
+                    await result
+        except Exception:  # a user's callback may fail in any way
+            logger.exception("a callback failed")

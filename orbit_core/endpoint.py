@@ -1,0 +1,198 @@
+"""Run on an HPC host: host plugins, dial out to the bridge, and stay linked to it."""
+
+import logging
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from ._codec import from_wire, to_data
+from ._dial import Answer, Credentials, DialedSocket, dial, pause, socket_url
+from ._frames import Kind, pack_value, unpack_map
+from ._host import PluginHost, open_host
+from ._link import Link
+from ._registry import Hello
+from ._transport import LinkTransport
+from ._wire_events import pack_event
+from .client import AsyncBridgeClient
+from .config import Access, EndpointConfig, resolve_access, state_home, write_private
+from .errors import ConnectionLost, DeadlineExceeded, Forbidden, NameInUse, OrbitError, Unauthorized
+from .hookspecs import hookimpl
+from .models import EndpointInfo, HostInfo, Notification, RESERVED_NAMES, Topology, check_name
+
+logger = logging.getLogger(__name__)
+
+NAME_PATIENCE = 20.0
+"""Seconds for which a name in use is asked for again: its dead holder is forgotten by then."""
+
+EXPIRY_INTERVAL = 1.0
+"""Seconds between looks for overdue calls of this endpoint's plugins."""
+
+FLUSH_TIMEOUT = 1.0
+
+STABLE = 5.0
+"""Seconds that a link must last for the waits between attempts to begin anew."""
+
+
+class Uplink:
+    """Send the notifications published here up the link."""
+
+    def __init__(self, link: Link) -> None:
+        """Send over ``link``."""
+        self._link = link
+
+    @hookimpl
+    def notify(self, notification: Notification) -> None:
+        """Send one; it is dropped, visibly by its number, only if megabytes wait already."""
+        if not self._link.send_event(pack_event(notification)):
+            logger.warning("a notification of %s was dropped: too many wait", notification.plugin)
+
+
+class Endpoint:
+    """Be one endpoint: its plugins, its link and its view of the topology."""
+
+    def __init__(self, name: str, access: Access, host: PluginHost, group: TaskGroup) -> None:
+        """Belong to the bridge that ``access`` names; `open_endpoint` makes one."""
+        self.name = name
+        self.access = access
+        self.host = host
+        self.topology = Topology()
+        self.linked = anyio.Event()
+        self.stopped = anyio.Event()
+        self.fatal: OrbitError | None = None
+        self._process = uuid.uuid4().hex
+        self._key_file = host.store.path.parent / "resume.key"
+        self._resume_key = self._key_file.read_text() if self._key_file.exists() else None
+        self._started = time.monotonic()
+        self._has_linked = False
+        self.link = Link(self._serve, group, self._hear, first_id=1)
+        self._site = host.site()
+
+    def open_site(self) -> None:
+        """Begin to serve the plugins that are loaded by now."""
+        self._site = self.host.site()
+
+    async def stay_linked(self) -> None:
+        """Keep the link up until told to leave; ends with `fatal` set where trying again is no use."""
+        failures = 0
+        while not self.stopped.is_set():
+            start = time.monotonic()
+            try:
+                await self._link_once()
+                logger.warning("the link to %s broke: dialing again", self.access.url)
+            except OrbitError as error:
+                if self._is_fatal(error):
+                    self.fail(error)
+                    return
+                logger.warning("%s: trying again", error.detail)
+            failures = 0 if time.monotonic() - start > STABLE else failures + 1
+            with anyio.move_on_after(pause(failures)):
+                await self.stopped.wait()
+
+    async def expire_calls(self) -> None:
+        """Fail this endpoint's own calls that are overdue, until cancelled."""
+        while True:
+            await anyio.sleep(EXPIRY_INTERVAL)
+            self.link.expire(lambda deadline: DeadlineExceeded(f"no answer within {deadline:g} s"))
+
+    async def leave(self) -> None:
+        """Tell the bridge that this endpoint goes, so that nobody waits for it."""
+        with anyio.move_on_after(FLUSH_TIMEOUT):
+            self.link.send(Kind.SHUTDOWN, 0, pack_value({"reason": "stopped"}))
+            await self.link.flush()
+
+    def fail(self, error: OrbitError) -> None:
+        """Stop for good, for a reason."""
+        self.fatal = error
+        self.stopped.set()
+
+    async def _link_once(self) -> None:
+        credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
+        async with dial(self.access, credentials) as (dialed, answer):
+            self._remember(answer.resume_key)
+            received = self._resume(answer)
+            await self.link.run(dialed, received)
+
+    def _resume(self, answer: Answer) -> int:
+        """Go on with the link if the bridge does, else begin a new one with a hello."""
+        if answer.received is not None and not self.link.is_broken:
+            return answer.received
+        self.link.reset(ConnectionLost("the bridge was restarted during the call"))
+        hello = Hello(self.host.host.role, version("orbit-core"), self.host.short_descriptions())
+        self.link.send(Kind.HELLO, 0, pack_value(to_data(hello)))
+        return 0
+
+    def _remember(self, resume_key: str) -> None:
+        if resume_key and resume_key != self._resume_key:
+            self._resume_key = resume_key
+            write_private(self._key_file, resume_key)
+
+    def _is_fatal(self, error: OrbitError) -> bool:
+        if isinstance(error, NameInUse):
+            return not self._has_linked and time.monotonic() - self._started > NAME_PATIENCE
+        return isinstance(error, (Unauthorized, Forbidden)) or error.status_code in (400, 401, 403)
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._site(scope, receive, send)
+
+    def _hear(self, kind: Kind, payload: memoryview) -> None:
+        match kind:
+            case Kind.WELCOME:
+                self._hear_topology({"changed": unpack_map(payload)}, Topology())
+                self._has_linked = True
+                self.linked.set()
+            case Kind.TOPOLOGY:
+                self._hear_topology(unpack_map(payload), self.topology)
+            case Kind.SHUTDOWN:
+                reason = unpack_map(payload).get("reason", "")
+                self.fail(Forbidden(f"the bridge told this endpoint to leave: {reason}"))
+
+    def _hear_topology(self, change: dict[str, Any], before: Topology) -> None:
+        gone = set(change.get("gone", ()))
+        endpoints = {name: info for name, info in before.endpoints.items() if name not in gone}
+        for name, data in change.get("changed", {}).items():
+            endpoints[name] = from_wire(data, EndpointInfo, "topology")
+        self.topology = Topology(endpoints)
+        self.host.hooks.topology_changed(self.topology)
+
+
+@asynccontextmanager
+async def open_endpoint(
+    config: EndpointConfig,
+    host: HostInfo,
+    *,
+    settings: Mapping[str, dict[str, Any]] | None = None,
+    token: str | None = None,
+    available: Any = None,
+) -> AsyncIterator[Endpoint]:
+    """Run an endpoint while the context is open; wait for ``linked`` or ``stopped``.
+
+    ``settings`` holds the plugins' sections. Raises ConfigError, InvalidName, StateInUse.
+    """
+    name = check_name(config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES)
+    access = resolve_access(config.url, token, config.cert, file=config)
+    socket_url(access.url)
+    state_dir = config.state_dir or state_home() / name
+    async with open_host(name, host, state_dir) as plugin_host, anyio.create_task_group() as group:
+        endpoint = Endpoint(name, access, plugin_host, group)
+        async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
+            await plugin_host.load(config.plugins, settings=settings or {}, hub=hub, available=available)
+            plugin_host.hooks.add("uplink", Uplink(endpoint.link))
+            endpoint.open_site()
+            plugin_host.hooks.topology_changed(endpoint.topology)
+            group.start_soon(endpoint.stay_linked)
+            group.start_soon(endpoint.expire_calls)
+            yield endpoint
+            await endpoint.leave()
+            group.cancel_scope.cancel()

@@ -1,0 +1,151 @@
+"""Be ``orbit-serve``: run a bridge or an endpoint until told to stop."""
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import click
+
+from ._watchdog import watch_loop
+from .bridge import open_bridge
+from .config import BridgeConfig, EndpointConfig, FileConfig, find_file, override, read_secret
+from .endpoint import open_endpoint
+from .errors import ConfigError, InvalidName, OrbitError
+from .host_role import detect_host
+
+FATAL, USAGE = 1, 2
+
+
+class _JsonLines(logging.Formatter):
+    """Write one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+@click.command()
+@click.option("--role", type=click.Choice(["bridge", "endpoint"]), required=True, help="What to run.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
+@click.option("--host", help="Bridge: address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Bridge: port to listen on (8000); 0 takes a free one.")
+@click.option("--name", help="Endpoint: its name (the host's).")
+@click.option("--url", help="Endpoint: the bridge to dial.")
+@click.option("--plugins", help="Comma-separated names, globs, 'default', 'all' or INSTANCE=NAME.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="Endpoint: file that holds its token.")
+@click.option("--cert", type=click.Path(path_type=Path), help="Bridge: its certificate. Endpoint: the one to trust.")
+@click.option("--key", type=click.Path(path_type=Path), help="Bridge: its private key, mode 0600.")
+@click.option("--insecure", is_flag=True, default=None, help="Bridge: listen beyond this host without TLS.")
+@click.option("--no-auth", is_flag=True, default=None, help="Bridge: let everybody in as administrator.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Folder that keeps the state.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
+@click.option("--log-format", type=click.Choice(["text", "json"]))
+def serve(role: str, config: Path | None, **options: Any) -> None:
+    """Run an ORBIT bridge, or an endpoint that dials out to one."""
+    file = find_file(config)
+    options["plugins"] = _names(options["plugins"])
+    if role == "bridge":
+        bridge = override(file.bridge, _fitting(role, BridgeConfig, options))
+        _set_up_logging(bridge.log_level, bridge.log_format)
+        _run(_serve_bridge, bridge, file.plugin)
+    else:
+        endpoint = override(file.endpoint, _fitting(role, EndpointConfig, options))
+        _set_up_logging(endpoint.log_level, endpoint.log_format)
+        _run(_serve_endpoint, endpoint, file.plugin)
+
+
+def _run(function: Any, config: BridgeConfig | EndpointConfig, settings: Mapping[str, Any]) -> None:
+    anyio.run(function, config, settings, backend_options={"use_uvloop": True})
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _fitting(role: str, kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given options, refusing those that the role does not have."""
+    given = {key: value for key, value in options.items() if value is not None}
+    known = {field.name for field in attrs.fields(kind)}
+    for key in given:
+        if key not in known:
+            raise click.UsageError(f"--{key.replace('_', '-')} is not for --role {role}")
+    return given
+
+
+def _set_up_logging(level: str, form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if form == "json" else text)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "websockets", "uvicorn"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+async def _serve_bridge(config: BridgeConfig, settings: Mapping[str, Any]) -> None:
+    async with watch_loop(), open_bridge(config, settings) as bridge:
+        click.echo(f"bridge ready: {bridge.url}")
+        await _until_told(bridge.stopped)
+
+
+async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -> None:
+    token = read_secret(config.token_file, "token file") if config.token_file else None
+    host = await detect_host()
+    async with watch_loop(), open_endpoint(config, host, settings=settings, token=token) as endpoint:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_announce, endpoint)
+            await _until_told(endpoint.stopped)
+            group.cancel_scope.cancel()
+    if endpoint.fatal is not None:
+        raise endpoint.fatal
+
+
+async def _announce(endpoint: Any) -> None:
+    await endpoint.linked.wait()
+    plugins = ", ".join(endpoint.host.plugins.served) or "none"
+    click.echo(f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}")
+
+
+async def _until_told(stopped: anyio.Event) -> None:
+    """Wait for SIGTERM, SIGINT or ``stopped``."""
+    async with anyio.create_task_group() as group:
+
+        async def listen() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    stopped.set()
+
+        group.start_soon(listen)
+        await stopped.wait()
+        group.cancel_scope.cancel()
+
+
+def main() -> None:
+    """Run the command; exit 2 on wrong usage, 1 on a fatal fault with one clear line."""
+    try:
+        serve()
+    except* OrbitError as group:
+        fault = _first(group)
+        click.echo(f"orbit-serve: {fault.detail}", err=True)
+        sys.exit(USAGE if isinstance(fault, (ConfigError, InvalidName)) else FATAL)
+
+
+def _first(group: BaseExceptionGroup[OrbitError]) -> OrbitError:
+    found: Any = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, OrbitError)
+    return found
