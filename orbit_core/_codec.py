@@ -5,21 +5,29 @@ values); configuration forbids them (a misspelt setting is an error). Neither co
 does not become True, and ``"abc"`` is no list of three letters.
 """
 
-from collections.abc import Callable, Mapping
+import json
+import re
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs.cols import is_sequence, list_structure_factory
 
 from .errors import ConfigError, InvalidBody, OrbitError
+from .models import EndpointInfo, Topology
 
 Hook = Callable[[Any, Any], Any]
 T = TypeVar("T")
+
+DEPTH = 100
+"""How deeply JSON from outside may be nested: what handles it further may recurse."""
 
 _PLAIN = (str, int, float, bool, dict, list)
 
@@ -31,8 +39,10 @@ def _exactly(value: Any, expected: Any) -> Any:
 
 
 def _number(value: Any, _: Any) -> float:
-    if type(value) not in (int, float) or value != value:
+    if type(value) not in (int, float):
         raise ValueError(f"expected a number, got {type(value).__name__}")
+    if value != value or abs(value) > sys.float_info.max:
+        raise ValueError(f"expected a finite number, got {reprlib.repr(value)}")
     return float(value)
 
 
@@ -52,21 +62,48 @@ def _is_enum(annotation: Any) -> bool:
 
 
 def _enum(value: Any, kind: Any) -> Any:
-    members = {member.value: member for member in kind}
-    if not isinstance(value, (str, int)) or value not in members:
-        raise ValueError(f"expected one of {', '.join(map(str, members))}, got {value!r}")
-    return members[value]
+    return kind(_one_of([member.value for member in kind], value))
 
 
-def _plain_union_hook(annotation: Any) -> Hook:
-    concrete = tuple(get_origin(member) or member for member in get_args(annotation))
+def _is_literal(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    return _one_of(get_args(kind), value)
+
+
+def _one_of(choices: Iterable[Any], value: Any) -> Any:
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError(
+            f"expected one of {', '.join(map(str, choices))}, got {reprlib.repr(value)}"
+        )
+    return value
+
+
+def _plain_union_hook(annotation: Any, converter: cattrs.BaseConverter) -> Hook:
+    members = {get_origin(member) or member: member for member in get_args(annotation)}
 
     def structure_member(value: Any, _: Any) -> Any:
-        if type(value) not in concrete:
+        kind = type(value)
+        if kind is int and int not in members:
+            kind = float
+        if kind not in members:
             raise ValueError(f"expected {annotation}, got {type(value).__name__}")
-        return value
+        return None if value is None else converter.structure(value, members[kind])
 
     return structure_member
+
+
+def _object_hook(kind: Any, converter: cattrs.Converter) -> Hook:
+    build = converter.gen_structure_attrs_fromdict(kind)
+
+    def structure_object(value: Any, expected: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected an object, got {type(value).__name__}")
+        return build(value, expected)
+
+    return structure_object
 
 
 def _sequence_hook(annotation: Any, converter: cattrs.BaseConverter) -> Hook:
@@ -88,8 +125,14 @@ def _converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter.register_structure_hook(Path, _path)
     converter.register_unstructure_hook(Path, str)
     converter.register_structure_hook_func(_is_enum, _enum)
+    converter.register_structure_hook_func(_is_literal, _literal)
+    converter.register_structure_hook_factory(attrs.has, _object_hook)
     converter.register_structure_hook_factory(is_sequence, _sequence_hook)
     converter.register_structure_hook_factory(_is_plain_union, _plain_union_hook)
+    # A topology is a mapping on the wire too: cattrs would write it so, but read it as an object.
+    converter.register_structure_hook(
+        Topology, lambda data, _: Topology(converter.structure(data, dict[str, EndpointInfo]))
+    )
     return converter
 
 
@@ -124,19 +167,15 @@ def _structure(
     kind: type[T],
     fault: Callable[[list[str]], OrbitError],
 ) -> T:
-    if attrs.has(kind) and not isinstance(data, Mapping):
-        raise fault([f"expected an object, got {type(data).__name__}"])
     try:
         return converter.structure(data, kind)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, OrbitError) as error:
+    except (cattrs.BaseValidationError, ValueError, AttributeError) as error:
         raise fault(cattrs.transform_error(error, format_exception=_describe)) from None
 
 
 def _fault(kind: type[OrbitError], where: str, faults: list[str]) -> OrbitError:
-    return kind(
-        f"{where}: "
-        + "; ".join(fault.replace(" @ $.", " at ").removesuffix(" @ $") for fault in faults)
-    )
+    placed = (re.sub(r" @ \$\.?", " at ", fault.removesuffix(" @ $")) for fault in faults)
+    return kind(f"{where}: {'; '.join(placed)}")
 
 
 def _describe(error: BaseException, kind: Any) -> str:
@@ -149,3 +188,41 @@ def _describe(error: BaseException, kind: Any) -> str:
             return "unknown: " + ", ".join(sorted(map(str, error.extra_fields)))
         case _:
             return str(error)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return JSON data from outside. Raises ValueError.
+
+    Refused are NaN and the infinities, which JSON does not have (RFC 8259, section 6), and what
+    is nested more than `DEPTH` deep.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if _brackets(text) > DEPTH and _is_deep(data):
+        raise ValueError("it is nested too deeply")
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON value")
+
+
+def _brackets(text: str | bytes) -> int:
+    if isinstance(text, str):
+        return text.count("[") + text.count("{")
+    return text.count(b"[") + text.count(b"{")
+
+
+def _is_deep(data: Any) -> bool:
+    level = [data]
+    for _ in range(DEPTH + 1):
+        level = [child for item in level for child in _children(item)]
+    return bool(level)
+
+
+def _children(item: Any) -> Iterable[Any]:
+    if isinstance(item, dict):
+        return item.values()
+    return item if isinstance(item, list) else ()

@@ -38,7 +38,8 @@ class OrbitError(RuntimeError):
 
     def __init_subclass__(cls) -> None:
         """Make the class findable by its code, for the client."""
-        OrbitError._by_code.setdefault(cls.__dict__.get("code", ""), cls)
+        if "code" in cls.__dict__:
+            OrbitError._by_code.setdefault(cls.code, cls)
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         """Keep the sentence and, if a later attempt may succeed, the seconds to wait."""
@@ -51,9 +52,11 @@ class OrbitError(RuntimeError):
     def from_reply(status: int, code: str, detail: str) -> "OrbitError":
         """Rebuild the error that a peer speaks of.
 
-        An unknown code becomes the class of its status; status 0 means the status of the class.
+        An unknown code becomes the class of its status, or of the nearest; status 0 means the
+        status of the class.
         """
-        found = OrbitError._by_code.get(code) or _BY_STATUS.get(status, OrbitError)
+        nearest = BadRequest if 400 <= status < 500 else OrbitError
+        found = OrbitError._by_code.get(code) or _BY_STATUS.get(status, nearest)
         error = found.__new__(found)
         OrbitError.__init__(error, detail)
         error.status_code = status or found.status

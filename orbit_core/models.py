@@ -1,6 +1,7 @@
 """Name the values that travel: hosts, principals, notifications, topology, sessions, portal pages."""
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal
@@ -28,7 +29,7 @@ def check_name(value: object, what: str, *, reserved: frozenset[str] = frozenset
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value) or ".." in value:
         raise InvalidName(
-            f"{what} {value!r} is not a valid name: use 1 to 64 of A-Z a-z 0-9 . _ -, "
+            f"{what} {reprlib.repr(value)} is not a valid name: use 1 to 64 of A-Z a-z 0-9 . _ -, "
             "starting with a letter or digit, without '..'"
         )
     if value.lower() in reserved:
@@ -83,7 +84,7 @@ class Principal:
 
     @property
     def owner_key(self) -> str:
-        """Return what owns the sessions of this principal: an endpoint owns its own, not its owner's."""
+        """Return what owns this principal's sessions: an endpoint owns its own, not its owner's."""
         return f"endpoint:{self.endpoint}" if self.endpoint else self.owner
 
     def may_use(self, owner_key: str | None) -> bool:

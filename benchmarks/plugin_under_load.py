@@ -1,0 +1,80 @@
+"""Be a plugin to put under load: a JSON route, a sink, a source, and bursts of notifications.
+
+The bare application, the baseline, serves the same routes without bridge and endpoint.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+
+from orbit_core import PluginContext, hookimpl
+
+CHUNK = bytes(64 * 1024)
+ANSWER = {"status": "ok", "value": 42, "items": [1, 2, 3]}
+
+
+async def answer(request: Request) -> Response:
+    """Answer with a small JSON document."""
+    return JSONResponse(ANSWER)
+
+
+async def sink(request: Request) -> Response:
+    """Take a body of any size and say how many bytes came."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+    return JSONResponse({"size": size})
+
+
+async def source(request: Request) -> Response:
+    """Send as many bytes as ``size`` says."""
+    size = int(request.query_params["size"])
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(size // len(CHUNK)):
+            yield CHUNK
+
+    return StreamingResponse(chunks(), headers={"Content-Length": str(size)})
+
+
+ROUTES = [
+    Route("/answer", answer),
+    Route("/sink", sink, methods=["POST", "PUT"]),
+    Route("/source", source),
+]
+
+
+class LoadPlugin:
+    """Serve the routes as a plugin."""
+
+    version = "0"
+
+    @hookimpl
+    def register_routes(self, context: PluginContext) -> list[Route]:
+        """Return the routes, and one that sends notifications."""
+
+        async def burst(request: Request) -> Response:
+            count, rate = int(request.query_params["count"]), float(request.query_params.get("rate", 0))
+            start = anyio.current_time()
+            for number in range(count):
+                context.notify("load", {"number": number, "sent": anyio.current_time()})
+                if rate:
+                    await anyio.sleep(max(0.0, start + (number + 1) / rate - anyio.current_time()))
+                elif number % 100 == 99:
+                    await anyio.sleep(0)
+            return JSONResponse({"count": count})
+
+        return [*ROUTES, Route("/burst", burst, methods=["POST"])]
+
+
+PLUGIN = LoadPlugin()
+
+
+def bare() -> Any:
+    """Return the baseline application, with its routes at the same paths."""
+    return Starlette(routes=[Mount("/node/load", routes=ROUTES)])

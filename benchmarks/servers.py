@@ -1,0 +1,49 @@
+"""Start what is measured, each in a process of its own: bare application, bridge, endpoint."""
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import anyio
+import uvicorn
+from plugin_under_load import bare
+
+from orbit_core.bridge import open_bridge
+from orbit_core.config import BridgeConfig, EndpointConfig
+from orbit_core.endpoint import open_endpoint
+from orbit_core.models import HostInfo, HostRole
+
+
+async def _bridge(port: int, state: Path, cert: Path | None, key: Path | None) -> None:
+    config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[])
+    async with open_bridge(config):
+        await anyio.sleep_forever()
+
+
+async def _endpoint(url: str, name: str, state: Path, token: str, cert: Path | None) -> None:
+    plugin = EntryPoint("load", "plugin_under_load:PLUGIN", "orbit.plugins")
+    config = EndpointConfig(name=name, url=url, state_dir=state, cert=cert, plugins=["load"])
+    host = HostInfo(HostRole.STANDALONE)
+    async with open_endpoint(config, host, token=token, available={"load": plugin}) as endpoint:
+        await endpoint.stopped.wait()
+
+
+def main(role: str, *arguments: str) -> None:
+    """Run one server until killed."""
+    uvloop = {"use_uvloop": True}
+    paths = [Path(argument) if argument else None for argument in arguments]
+    match role:
+        case "bare":
+            uvicorn.run(
+                bare(), port=int(arguments[0]), loop="uvloop", http="httptools", access_log=False, log_level="error",
+                ssl_certfile=arguments[1] or None, ssl_keyfile=arguments[2] or None,
+            )  # fmt: skip
+        case "bridge":
+            anyio.run(_bridge, int(arguments[0]), paths[1], paths[2], paths[3], backend_options=uvloop)
+        case "endpoint":
+            url, name, _, token, _ = arguments
+            anyio.run(_endpoint, url, name, paths[2], token, paths[4], backend_options=uvloop)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
