@@ -38,6 +38,11 @@ def _exactly(value: Any, expected: Any) -> Any:
     return value
 
 
+def _plain(value: Any, kind: Any) -> Any:
+    """Structure a plain type, or an enum derived from one, for which cattrs asks here too."""
+    return _enum(value, kind) if _is_enum(kind) else _exactly(value, kind)
+
+
 def _number(value: Any, _: Any) -> float:
     if type(value) not in (int, float):
         raise ValueError(f"expected a number, got {type(value).__name__}")
@@ -120,7 +125,7 @@ def _sequence_hook(annotation: Any, converter: cattrs.BaseConverter) -> Hook:
 def _converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=forbid_extra_keys)
     for plain in (str, int, bool):
-        converter.register_structure_hook(plain, _exactly)
+        converter.register_structure_hook(plain, _plain)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Path, _path)
     converter.register_unstructure_hook(Path, str)
@@ -217,9 +222,9 @@ def _brackets(text: str | bytes) -> int:
 
 def _is_deep(data: Any) -> bool:
     level = [data]
-    for _ in range(DEPTH + 1):
+    for _ in range(DEPTH):
         level = [child for item in level for child in _children(item)]
-    return bool(level)
+    return any(isinstance(item, (dict, list)) for item in level)
 
 
 def _children(item: Any) -> Iterable[Any]:
