@@ -2,7 +2,7 @@
 
 A WebSocket message is the count of messages received so far (8 bytes, big-endian), then frames.
 A frame is kind (1 byte), flags (1), stream (8), length (4), payload. A message without frames only
-acknowledges and is itself not counted. Unknown kinds are ignored, so that a newer peer may use more.
+acknowledges and is itself not counted. Unknown kinds are ignored: a newer peer may use more.
 
     OPEN      caller → server    request head and the first part of its body
     RESPONSE  server → caller    response head and the first part of its body
@@ -177,7 +177,7 @@ def unpack_map(payload: memoryview) -> dict[str, Any]:
 
 
 def split_message(message: bytes) -> tuple[int, Iterator[Frame]]:
-    """Return a message's acknowledgement and its frames, which raise ProtocolError as they are read."""
+    """Return a message's acknowledgement and its frames; both raise ProtocolError when read."""
     if len(message) < _ACK.size:
         raise ProtocolError("a message is too short")
     return _ACK.unpack_from(message)[0], _frames(memoryview(message))

@@ -4,18 +4,21 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
-from ._codec import to_data
+from ._hooks import Hooks, open_hooks
 from ._store import Store, open_store
+from ._tasks import open_tasks
 from .context import Notifier, PluginContext
 from .errors import ConfigError
 from .models import (
@@ -25,9 +28,8 @@ from .models import (
     PluginDescription,
     PluginInfo,
     RouteDescription,
-    UIConfig,
 )
-from .plugins import Hooks, Plugins, Served, installed, open_hooks, select
+from .plugins import Plugins, Served, installed, select
 from .web import Reply, Site
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,9 @@ RESERVED_INSTANCES = frozenset({"plugins"})
 class PluginHost:
     """Own one process's plugins, their state, their background tasks and their routes."""
 
-    def __init__(self, name: str, host: HostInfo, store: Store, hooks: Hooks, group: TaskGroup) -> None:
+    def __init__(
+        self, name: str, host: HostInfo, store: Store, hooks: Hooks, group: TaskGroup
+    ) -> None:
         """Be the host called ``name``; `open_host` makes one."""
         self.name = name
         self.host = host
@@ -62,7 +66,7 @@ class PluginHost:
         hub: Any,
         available: Mapping[str, EntryPoint] | None = None,
     ) -> None:
-        """Take the selected plugins through the gates. Raises ConfigError for an unknown selector."""
+        """Take the selected plugins through the gates. Raises ConfigError for a bad selector."""
         known = installed() if available is None else available
         self._settings, self._hub = settings, hub
         selected = select(selectors, self.host.role, known)
@@ -72,9 +76,9 @@ class PluginHost:
         await self.plugins.serve_all(selected, known)
 
     def routes(self) -> list[BaseRoute]:
-        """Return every plugin's routes under its name, and the descriptions of all at ``/plugins``."""
+        """Return every plugin's routes under its name, and what describes all at ``/plugins``."""
         mounts: list[BaseRoute] = [
-            Mount(f"/{served.instance}", routes=served.routes)
+            Mount(f"/{served.instance}", Router(served.routes, redirect_slashes=False))
             for served in self.plugins.served.values()
         ]
         return [Route("/plugins", self._describe, methods=["GET"]), *mounts]
@@ -86,7 +90,9 @@ class PluginHost:
     def short_descriptions(self) -> dict[str, PluginInfo]:
         """Return what the topology says of each plugin."""
         return {
-            served.instance: PluginInfo(served.type, f"/{self.name}/{served.instance}", served.version)
+            served.instance: PluginInfo(
+                served.type, f"/{self.name}/{served.instance}", served.version
+            )
             for served in self.plugins.served.values()
         }
 
@@ -100,7 +106,7 @@ class PluginHost:
         self._notifier.publish(notification)
 
     async def stop(self) -> None:
-        """Have the plugins let go, last first; one that fails or dawdles does not keep the others."""
+        """Have the plugins let go, last first; one that fails or dawdles does not keep the rest."""
         for name, function in reversed(self._stops):
             with anyio.move_on_after(STOP_TIMEOUT, shield=True) as scope:
                 await self._guarded(name, function)
@@ -112,18 +118,17 @@ class PluginHost:
         return Reply(self.description())
 
     def _describe_one(self, served: Served) -> PluginDescription:
-        ui = getattr(served.plugin, "ui_config", None) or UIConfig(title=served.type)
         return PluginDescription(
             type=served.type,
             namespace=f"/{self.name}/{served.instance}",
             version=served.version,
-            ui_config=to_data(ui),
+            ui_config=served.ui,
             routes=[describe_route(route) for route in served.routes if isinstance(route, Route)],
         )
 
-    def _context_for(self, instance: str) -> PluginContext:
+    async def _context_for(self, instance: str) -> PluginContext:
         directory = self.store.path.parent / "plugins" / instance
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await anyio.to_thread.run_sync(_make_private, directory)
         return PluginContext(
             host=self.host,
             endpoint=self.name,
@@ -131,19 +136,28 @@ class PluginHost:
             documents=self.store.space(f"plugin/{instance}"),
             directory=directory,
             notifier=self._notifier,
-            background=lambda function, *args: self._group.start_soon(
-                self._guarded, instance, function, *args
-            ),
+            background=partial(self._start_soon, instance),
             on_stop=lambda function: self._stops.append((instance, function)),
             hub=self._hub,
             raw_settings=self._settings.get(instance, {}),
         )
 
-    async def _guarded(self, name: str, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+    def _start_soon(
+        self, instance: str, function: Callable[..., Awaitable[None]], *args: Any
+    ) -> None:
+        self._group.start_soon(self._guarded, instance, function, *args)
+
+    async def _guarded(
+        self, name: str, function: Callable[..., Awaitable[None]], *args: Any
+    ) -> None:
         try:
             await function(*args)
         except Exception:  # a plugin's background task may fail in any way
             logger.exception("plugin %s failed in the background", name)
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def describe_route(route: Route, prefix: str = "") -> RouteDescription:
@@ -154,11 +168,10 @@ def describe_route(route: Route, prefix: str = "") -> RouteDescription:
 
 @asynccontextmanager
 async def open_host(name: str, host: HostInfo, state_dir: Path) -> AsyncIterator[PluginHost]:
-    """Open a host with its state; leaving it stops the plugins, then their tasks, then the state."""
-    async with open_store(state_dir) as store, open_hooks() as hooks, anyio.create_task_group() as group:
+    """Open a host with its state; leaving it stops the plugins, their tasks, then the state."""
+    async with open_store(state_dir) as store, open_hooks() as hooks, open_tasks() as group:
         found = PluginHost(name, host, store, hooks, group)
         try:
             yield found
         finally:
             await found.stop()
-            group.cancel_scope.cancel()

@@ -16,6 +16,9 @@ HEADER = "Idempotency-Key"
 KEPT = 24 * 3600.0
 """Seconds for which a reply is kept."""
 
+SWEEP_INTERVAL = 3600.0
+"""Seconds between looks for old replies, which read all of them."""
+
 KEY_LIMIT = 255
 """Characters that a key may have."""
 
@@ -33,19 +36,23 @@ class Idempotency:
         """Take the space in which the replies are kept."""
         self._documents = documents
         self._running: set[str] = set()
+        self._clock = time.time
+        self._next_sweep = 0.0
 
     async def answer(self, request: Request, handler: Handler) -> Response:
-        """Replay the reply to this key, or have ``handler`` make it.
+        """Replay the reply to this key, or have ``handler`` make it; a refusal is not kept.
 
-        Raises RequestInFlight (409), IdempotencyMismatch (422), BadRequest for a key over 255 characters.
+        Raises RequestInFlight (409), IdempotencyMismatch (422), and BadRequest for a key over 255
+        characters.
         """
         key = request.headers.get(HEADER)
         if key is None:
             return await handler(request)
         if not 0 < len(key) <= KEY_LIMIT:
             raise BadRequest(f"{HEADER} must have 1 to {KEY_LIMIT} characters, not {len(key)}")
-        digest = hashlib.sha256(await read_body(request)).hexdigest()
-        slot = "\n".join((principal_of(request).owner_key, request.url.path, key))
+        content = request.scope["query_string"] + b"\n" + await read_body(request)
+        digest = hashlib.sha256(content).hexdigest()
+        slot = "\n".join((principal_of(request).owner_key, request.scope["path"], key))
         if slot in self._running:
             raise RequestInFlight(
                 f"a request with {HEADER} {key} is still running", retry_after=1.0
@@ -59,20 +66,24 @@ class Idempotency:
             self._running.discard(slot)
 
     async def sweep(self) -> None:
-        """Forget replies older than 24 hours."""
-        limit = time.time() - KEPT
-        old = [
-            slot for slot, kept in (await self._documents.items()).items() if kept["time"] < limit
-        ]
+        """Forget replies older than 24 hours; looks once in an hour, however often it is called."""
+        now = self._clock()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_INTERVAL
+        replies = await self._documents.items()
+        old = [slot for slot, kept in replies.items() if kept["time"] < now - KEPT]
         if old:
             await self._documents.delete(*old)
 
     async def _replay(self, slot: str, digest: str) -> Response | None:
         kept = await self._documents.get(slot)
-        if kept is None or kept["time"] < time.time() - KEPT:
+        if kept is None or kept["time"] < self._clock() - KEPT:
             return None
         if kept["digest"] != digest:
-            raise IdempotencyMismatch(f"this {HEADER} was used with another body: use a new key")
+            raise IdempotencyMismatch(
+                f"this {HEADER} was used with another body or query: use a new key"
+            )
         return Response(
             base64.b64decode(kept["body"]),
             status_code=kept["status"],
@@ -82,9 +93,12 @@ class Idempotency:
 
     async def _make(self, slot: str, digest: str, request: Request, handler: Handler) -> Response:
         response = await handler(request)
-        body = base64.b64encode(bytes(response.body)).decode()
-        await self._documents.put(
-            slot,
-            {"digest": digest, "status": response.status_code, "body": body, "time": time.time()},
-        )
+        if response.status_code < 400:
+            reply = {
+                "digest": digest,
+                "status": response.status_code,
+                "body": base64.b64encode(bytes(response.body)).decode(),
+                "time": self._clock(),
+            }
+            await self._documents.put(slot, reply)
         return response

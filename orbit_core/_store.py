@@ -6,10 +6,6 @@ sit on NFS, where SQLite's documentation forbids it (https://sqlite.org/wal.html
 """
 
 import json
-import logging
-import math
-import os
-import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,13 +16,9 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from ._lock import DirectoryLock
 from ._tasks import open_tasks
-from .errors import StateInUse, StateUnavailable
-
-logger = logging.getLogger(__name__)
-
-LOCK_REFRESH = 10.0
-"""Seconds between touches of the lock file; one untouched for six times that is stale."""
+from .errors import StateUnavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -63,12 +55,11 @@ class Store:
         Raises StateUnavailable if the disk is full, read-only or stale, and ValueError for a key
         that is no text in UTF-8.
         """
-        work = _Work(operation)
         if self._is_closed:
-            _refuse(work)
-        else:
-            self._pending.append(work)
-            self._wake.set()
+            raise StateUnavailable(f"the state in {self.path} is closed: its host has stopped")
+        work = _Work(operation)
+        self._pending.append(work)
+        self._wake.set()
         await work.done.wait()
         if isinstance(work.error, sqlite3.Error):
             raise StateUnavailable(
@@ -84,24 +75,24 @@ class Store:
         return Space(self, name)
 
     async def run(self, connection: sqlite3.Connection) -> None:
-        """Commit what is pending, batch by batch, until cancelled; then close ``connection``."""
-        try:
-            while True:
+        """Commit what is pending, batch by batch, until `close`; then close ``connection``.
+
+        Cancellation does not end it: what stops because of the same cancellation still writes.
+        """
+        with anyio.CancelScope(shield=True):
+            while self._pending or not self._is_closed:
                 await self._wake.wait()
                 self._wake = anyio.Event()
                 batch, self._pending = self._pending, []
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(
-                        _commit, connection, batch, limiter=self._thread
-                    )
+                await anyio.to_thread.run_sync(_commit, connection, batch, limiter=self._thread)
                 for work in batch:
                     work.done.set()
-        finally:
-            self._is_closed = True
-            for work in self._pending:
-                _refuse(work)
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(connection.close)
+            await anyio.to_thread.run_sync(connection.close)
+
+    def close(self) -> None:
+        """Take no further operations; those that wait are still carried out."""
+        self._is_closed = True
+        self._wake.set()
 
     def connect(self) -> sqlite3.Connection:
         """Open the file, which blocks. Raises StateUnavailable."""
@@ -124,11 +115,6 @@ class Store:
             f"the state file {self.path} cannot be opened ({error}): "
             "move it away, or name another directory with --state-dir"
         )
-
-
-def _refuse(work: _Work) -> None:
-    work.error = StateUnavailable("the state is closed: its host has stopped")
-    work.done.set()
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Work]) -> None:
@@ -219,128 +205,22 @@ async def open_store(directory: Path) -> AsyncIterator[Store]:
         async with open_tasks() as group:
             group.start_soon(store.run, connection)
             group.start_soon(lock.refresh)
-            yield store
+            try:
+                yield store
+            finally:
+                store.close()
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(lock.release)
 
 
-def _hold(directory: Path) -> "_Lock":
+def _hold(directory: Path) -> DirectoryLock:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = _Lock(directory / "lock")
+        lock = DirectoryLock(directory / "lock")
         lock.acquire()
     except OSError as error:
         raise StateUnavailable(
             f"the state directory {directory} cannot be used: {error}"
         ) from error
     return lock
-
-
-class _Lock:
-    """Mark a directory as held, with a file instead of ``flock``, which NFS may not have."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._identity = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
-        }
-
-    def acquire(self) -> None:
-        """Create the file, taking over a stale one."""
-        if self._create():
-            return
-        holder = self._read(self.path)
-        if self._is_alive(holder):
-            raise StateInUse(
-                f"{self.path.parent} is in use by process {holder.get('pid')} on host "
-                f"{holder.get('host')}: stop it, or name another directory with --state-dir"
-            )
-        self._clear(holder)
-        if not self._create():
-            raise self._taken()
-
-    async def refresh(self) -> None:
-        """Touch the file until cancelled, for processes on other hosts.
-
-        Raises StateInUse if another process took the directory, as it may from one that slept.
-        """
-        while True:
-            await anyio.sleep(LOCK_REFRESH)
-            await anyio.to_thread.run_sync(self.touch)
-
-    def touch(self) -> None:
-        """Touch the file once; a passing fault of the file system is only logged."""
-        try:
-            if not self._create() and json.loads(self.path.read_text()) != self._identity:
-                raise self._taken()
-            os.utime(self.path)
-        except (OSError, ValueError) as error:
-            logger.warning("the lock %s cannot be refreshed: %s", self.path, error)
-
-    def release(self) -> None:
-        """Remove the file if it is still ours."""
-        if self._read(self.path) == self._identity:
-            self.path.unlink(missing_ok=True)
-
-    def _taken(self) -> StateInUse:
-        return StateInUse(f"{self.path.parent} was taken by another process just now")
-
-    def _create(self) -> bool:
-        try:
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except FileExistsError:
-            return False
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(self._identity, file)
-        return True
-
-    def _clear(self, stale: dict[str, Any]) -> None:
-        """Remove a stale lock, unless another process has replaced it since it was read."""
-        aside = self.path.with_name(f"lock.{os.getpid()}")
-        with suppress(FileNotFoundError):
-            self.path.rename(aside)
-            if self._read(aside) != stale:
-                aside.rename(self.path)
-                raise self._taken()
-            aside.unlink()
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        try:
-            holder = json.loads(path.read_text())
-        except (OSError, ValueError):
-            return {}
-        return holder if isinstance(holder, dict) else {}
-
-    def _is_alive(self, holder: dict[str, Any]) -> bool:
-        if holder.get("host") != self._identity["host"]:
-            return self._age() < 6 * LOCK_REFRESH
-        return bool(_started(holder.get("pid")) == holder.get("started"))
-
-    def _age(self) -> float:
-        """Return the seconds since the last touch by the file server's clock, not by this host's."""
-        probe = self.path.with_name(f"lock.{os.getpid()}")
-        probe.touch()
-        try:
-            return probe.stat().st_mtime - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return math.inf
-        finally:
-            probe.unlink()
-
-
-def _started(pid: object) -> str:
-    """Return what tells a living process from every other, or an empty string.
-
-    It is the id of the host's boot and the process's start in clock ticks since then (proc(5)):
-    a start in seconds since the epoch would change whenever the clock is set.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return "" if fields[0] in (b"Z", b"X") else f"{boot} {fields[19].decode()}"

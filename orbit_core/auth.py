@@ -7,15 +7,22 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from http.cookies import CookieError, SimpleCookie
 from typing import NoReturn
 
 import attrs
+from starlette.requests import cookie_parser
 
 from ._codec import from_wire, to_data
 from ._store import Space
-from .errors import Forbidden, TooManyRequests, Unauthorized, UnknownToken
-from .models import Principal, Role, Token, check_name
+from .errors import (
+    BadRequest,
+    Forbidden,
+    OrbitError,
+    TooManyRequests,
+    Unauthorized,
+    UnknownToken,
+)
+from .models import RESERVED_NAMES, Principal, Role, Token, check_name
 
 logger = logging.getLogger(__name__)
 
@@ -72,29 +79,42 @@ class Tokens:
         """Make a token and return it with its text, which is not kept.
 
         ``expires`` is seconds from now; ``endpoint`` binds an endpoint token to one name; ``text``
-        takes an existing secret instead of a new one. Raises InvalidName.
+        takes an existing secret instead of a new one, and replaces the token that it was of.
+
+        Raises InvalidName, and BadRequest for an ``expires`` that is not positive.
         """
         check_name(owner, "owner")
-        now = time.time()
+        if endpoint is not None:
+            check_name(endpoint, "endpoint name", reserved=RESERVED_NAMES)
+        if expires is not None and not expires > 0:
+            raise BadRequest(f"a token expires after a positive number of seconds, not {expires}")
         text = text or "orbit_" + secrets.token_urlsafe(32)
-        identity = "t" + secrets.token_hex(4)
-        token = Token(
-            identity, role, owner, now, None if expires is None else now + expires, endpoint
-        )
-        kept = _Kept(token, _digest(text))
-        await self._documents.put(identity, to_data(kept))
-        self._by_digest[kept.digest] = kept
+        now = time.time()
+        until = None if expires is None else now + expires
+        token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint)
+        await self._keep(_Kept(token, _digest(text)))
         return token, text
+
+    async def _keep(self, kept: _Kept) -> None:
+        before = self._by_digest.get(kept.digest)
+        await self._documents.put(kept.token.id, to_data(kept))
+        self._by_digest[kept.digest] = kept
+        if before is not None:
+            await self._documents.delete(before.token.id)
+            self._ended(before.token.id)
 
     async def revoke(self, token_id: str) -> None:
         """Forget a token and cut what it opened. Raises UnknownToken."""
-        digest = next(
-            (digest for digest, kept in self._by_digest.items() if kept.token.id == token_id), None
-        )
-        if digest is None:
+        if all(kept.token.id != token_id for kept in self._by_digest.values()):
             raise UnknownToken(f"there is no token {token_id}: orbit token list shows them")
-        del self._by_digest[digest]
+        await self._forget(token_id)
+
+    async def _forget(self, token_id: str) -> None:
+        """Delete a token, on disk first: one that only seems revoked would be back one day."""
         await self._documents.delete(token_id)
+        self._by_digest = {
+            digest: kept for digest, kept in self._by_digest.items() if kept.token.id != token_id
+        }
         self._ended(token_id)
 
     def list(self) -> list[Token]:
@@ -104,7 +124,7 @@ class Tokens:
         )
 
     def find(self, text: str) -> Token | None:
-        """Return the valid token with this text, or None; the comparison takes the same time for all."""
+        """Return the valid token with this text, or None; comparing takes the same time for all."""
         digest = _digest(text)
         kept = self._by_digest.get(digest)
         if kept is None or not hmac.compare_digest(kept.digest, digest):
@@ -119,11 +139,15 @@ class Tokens:
         return None
 
     async def sweep(self) -> None:
-        """Revoke what has expired."""
+        """Revoke what has expired; what cannot be deleted now is left to the next sweep."""
         for token in self.list():
             if _is_over(token):
-                logger.info("token %s of %s expired", token.id, token.owner)
-                await self.revoke(token.id)
+                try:
+                    await self._forget(token.id)
+                except OrbitError as error:
+                    logger.warning("token %s expired but stays on disk: %s", token.id, error)
+                else:
+                    logger.info("token %s of %s expired", token.id, token.owner)
 
     def _ended(self, token_id: str) -> None:
         for callback in self._on_end:
@@ -136,19 +160,23 @@ class Guesses:
     def __init__(self) -> None:
         """Begin without any."""
         self._failures: dict[str, deque[float]] = {}
+        self._clock = time.monotonic
 
     def failed(self, address: str) -> None:
-        """Note a wrong token. Raises TooManyRequests after `FAILURES` in `FAILURE_WINDOW` seconds."""
-        now = time.monotonic()
+        """Note a wrong token.
+
+        Raises TooManyRequests after `FAILURES` in `FAILURE_WINDOW` seconds.
+        """
+        now = self._clock()
         if address not in self._failures and len(self._failures) >= ADDRESSES_WATCHED:
             self._failures.pop(next(iter(self._failures)))
         recent = self._failures.setdefault(address, deque(maxlen=FAILURES + 1))
-        recent.append(now)
-        while recent[0] < now - FAILURE_WINDOW:
+        while recent and recent[0] <= now - FAILURE_WINDOW:
             recent.popleft()
+        if len(recent) == FAILURES:
+            logger.warning("%s shows wrong tokens: answering 429", address)
+        recent.append(now)
         if len(recent) > FAILURES:
-            if len(recent) == FAILURES + 1:
-                logger.warning("%s shows wrong tokens: answering 429", address)
             wait = FAILURE_WINDOW - (now - recent[0])
             raise TooManyRequests("too many wrong tokens from your address: wait", retry_after=wait)
 
@@ -232,10 +260,4 @@ def _digest(text: str) -> str:
 
 
 def _cookie_value(header: bytes) -> str:
-    if not header:
-        return ""
-    try:
-        jar = SimpleCookie(header.decode("latin-1"))
-    except CookieError:
-        return ""
-    return jar[COOKIE].value if COOKIE in jar else ""
+    return cookie_parser(header.decode("latin-1")).get(COOKIE, "")

@@ -1,4 +1,4 @@
-"""Read settings: argument over environment over file over what a bridge on this host left behind."""
+"""Read settings: argument over environment over file over what a bridge on this host left."""
 
 import os
 import stat
@@ -90,16 +90,16 @@ def read_file(path: Path) -> FileConfig:
     try:
         if path.stat().st_mode & stat.S_IWOTH:
             raise ConfigError(f"{path} may be written by everybody: run chmod o-w {path}")
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"the configuration file {path} is not TOML: {error}") from None
     return from_config(data, FileConfig, str(path))
 
 
 def find_file(explicit: Path | None) -> FileConfig:
-    """Read the file named explicitly, else ``orbit.toml`` in the user's configuration folder if it is there."""
+    """Read the file named, else ``orbit.toml`` in the user's configuration folder if there."""
     if explicit is not None:
         return read_file(explicit)
     usual = _base("XDG_CONFIG_HOME", ".config") / "orbit" / "orbit.toml"
@@ -132,7 +132,10 @@ def _base(variable: str, fallback: str) -> Path:
 def read_secret(path: Path, what: str) -> str:
     """Return a secret from a file that nobody else may read. Raises ConfigError."""
     check_private(path, what)
-    secret = path.read_text().strip()
+    try:
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the {what} {path} cannot be read: {error}") from None
     if not secret:
         raise ConfigError(f"the {what} {path} is empty")
     return secret
@@ -153,10 +156,14 @@ def check_private(path: Path, what: str) -> None:
 def write_private(path: Path, text: str) -> None:
     """Write a file that nobody else may read, whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    draft.replace(path)
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @attrs.frozen
@@ -181,17 +188,18 @@ def resolve_access(
     """
     file = file or find_file(None).client
     local = state_home() / "bridge"
-    found = url or setting("ORBIT_URL") or file.url or _read_if_there(local / "url")
+    nearby = _read_if_there(local / "url").rstrip("/")
+    found = (url or setting("ORBIT_URL") or file.url or nearby).rstrip("/")
     if not found:
         raise ConfigError(
             "no bridge is named: pass its URL, set ORBIT_URL, or start a bridge on this host"
         )
-    is_local = found == _read_if_there(local / "url")
+    is_local = found == nearby
     trusted = cert or setting("ORBIT_CERT") or file.cert
     if trusted is None and is_local and (local / "cert.pem").exists():
         trusted = local / "cert.pem"
     secret = token or _token(file.token_file, local / "admin.token" if is_local else None)
-    return Access(found.rstrip("/"), secret, Path(trusted) if trusted else None)
+    return Access(found, secret, Path(trusted) if trusted else None)
 
 
 def _token(configured: Path | None, local: Path | None) -> str | None:
@@ -203,8 +211,8 @@ def _token(configured: Path | None, local: Path | None) -> str | None:
     return read_secret(local, "token file") if local is not None and local.exists() else None
 
 
-def _read_if_there(path: Path) -> str | None:
+def _read_if_there(path: Path) -> str:
     try:
         return path.read_text().strip()
     except OSError:
-        return None
+        return ""

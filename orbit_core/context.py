@@ -1,5 +1,6 @@
 """Lend a plugin what it may use of its host: a typed context instead of the host itself."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,8 @@ import attrs
 from ._codec import from_config
 from ._store import Space
 from .models import HostInfo, Notification
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -29,38 +32,51 @@ class Notifier:
     """Stamp notifications in order and hand them to the host, from any thread."""
 
     def __init__(self, endpoint: str, deliver: Callable[[Notification], None]) -> None:
-        """Name the endpoint and the function that receives each stamped notification on the loop."""
+        """Name the endpoint and what receives each stamped notification, on the loop."""
         self._endpoint = endpoint
         self._deliver = deliver
         self._waiting: deque[Notification] = deque()
         self._counters: dict[tuple[str, str | None], int] = {}
         self._thread = threading.get_ident()
-        # The one place where a foreign thread enters the loop: anyio has no call that does not wait.
+        # The one place where a foreign thread enters the loop: all of anyio's ways there wait.
         self._loop: Any = anyio.lowlevel.current_token().native_token
-        self._scheduled = False
+        self._is_scheduled = False
+        self._is_delivering = False
 
     def publish(self, notification: Notification) -> None:
-        """Queue a notification; on the loop's own thread it is delivered before this returns."""
+        """Queue a notification; on the loop's own thread it is delivered before this returns.
+
+        What is published by whoever hears a notification is delivered after it to everybody.
+        """
         self._waiting.append(notification)
         if threading.get_ident() == self._thread:
             self._drain()
-        elif not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon_threadsafe(self._drain)
+        elif not self._is_scheduled:
+            self._is_scheduled = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                logger.debug("a notification of %s came after the end", notification.plugin)
 
     def forget(self, plugin: str, session: str) -> None:
         """Drop the counter of a session that ended."""
         self._counters.pop((plugin, session), None)
 
     def _drain(self) -> None:
-        self._scheduled = False
-        while self._waiting:
-            notification = self._waiting.popleft()
-            key = (notification.plugin, notification.session)
-            seq = self._counters[key] = self._counters.get(key, 0) + 1
-            self._deliver(
-                attrs.evolve(notification, endpoint=self._endpoint, seq=seq, time=time.time())
-            )
+        self._is_scheduled = False
+        if self._is_delivering:
+            return
+        self._is_delivering = True
+        try:
+            while self._waiting:
+                self._deliver(self._stamp(self._waiting.popleft()))
+        finally:
+            self._is_delivering = False
+
+    def _stamp(self, notification: Notification) -> Notification:
+        key = (notification.plugin, notification.session)
+        seq = self._counters[key] = self._counters.get(key, 0) + 1
+        return attrs.evolve(notification, endpoint=self._endpoint, seq=seq, time=time.time())
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -86,7 +102,7 @@ class PluginContext:
     raw_settings: dict[str, Any] = attrs.field(factory=dict)
 
     def settings(self, kind: type[T]) -> T:
-        """Return the plugin's own section of the configuration, ``[plugin.INSTANCE]``, as a ``kind``.
+        """Return the plugin's section of the configuration, ``[plugin.INSTANCE]``, as a ``kind``.
 
         Raises ConfigError, which keeps the plugin from being served and is shown as its reason.
         """

@@ -1,4 +1,4 @@
-"""Name the values that travel: hosts, principals, notifications, topology, sessions, portal pages."""
+"""Name the values that travel: hosts, principals, notifications, topology, sessions, pages."""
 
 import re
 import reprlib
@@ -11,8 +11,23 @@ import attrs
 from .errors import InvalidName
 
 RESERVED_NAMES = frozenset(
-    "auth bridge docs endpoint endpoints events favicon.ico health metrics openapi.json "
-    "plugins ready register static tokens".split()
+    {
+        "auth",
+        "bridge",
+        "docs",
+        "endpoint",
+        "endpoints",
+        "events",
+        "favicon.ico",
+        "health",
+        "metrics",
+        "openapi.json",
+        "plugins",
+        "ready",
+        "register",
+        "static",
+        "tokens",
+    }
 )
 """First path segments that the bridge serves itself; no endpoint may be called so."""
 

@@ -1,6 +1,7 @@
-"""Offer `Plugin`, a convenience base class over the hooks: standard routes, sessions, notifications."""
+"""Offer `Plugin`, a base class over the hooks: standard routes, sessions, notifications."""
 
 import inspect
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -14,13 +15,16 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ._codec import to_data
+from ._hooks import HOOKS
 from ._idempotency import Idempotency
 from .context import PluginContext
-from .errors import NoSessionClass, UnknownRoute
+from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
 from .hookspecs import hookimpl
 from .models import HostInfo, HostRole, Topology, UIConfig, check_name
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
 from .web import Reply, json_body, principal_of
+
+logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Any]]
 
@@ -29,7 +33,8 @@ class Plugin:
     """Serve one plugin instance under ``/{instance_name}``.
 
     A subclass sets ``plugin_name`` and ``session_class``, adds its routes in ``__init__`` with
-    `add_route_get` and `add_route_post`, and reaches a caller's session with `session`.
+    `add_route_get` and `add_route_post`, and reaches a caller's session with `session`. The hooks
+    that it overrides need no `hookimpl` mark.
     """
 
     plugin_name: ClassVar[str]
@@ -40,6 +45,14 @@ class Plugin:
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = None
     ui_module: ClassVar[Path | None] = None
 
+    def __init_subclass__(cls) -> None:
+        """Mark overridden hooks, which would else be lost without a word."""
+        super().__init_subclass__()
+        for name in HOOKS:
+            member = cls.__dict__.get(name)
+            if member is not None:
+                hookimpl(getattr(member, "__func__", member))
+
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
         """Keep the context; nothing starts before `register_routes`."""
         self.context = context
@@ -48,7 +61,10 @@ class Plugin:
         self._started = time.monotonic()
         self._routes: list[BaseRoute] = []
         self.sessions = Sessions(
-            self._make_session, context.documents.part("sessions"), self.session_ttl
+            self._make_session,
+            context.documents.part("sessions"),
+            self.session_ttl,
+            on_end=partial(context.notifier.forget, self.instance_name),
         )
         self._idempotency = Idempotency(context.documents.part("replies"))
         self._add_standard_routes()
@@ -63,14 +79,14 @@ class Plugin:
     async def register_routes(self, context: PluginContext) -> Iterable[BaseRoute]:
         """Start the plugin, bring its sessions back, and return its routes."""
         await self.start()
+        context.on_stop(self.stop)
         await self.sessions.restore()
         context.background(self._sweep)
-        context.on_stop(self.stop)
         return self._routes
 
     @hookimpl
     async def on_topology_change(self, topology: Topology) -> None:
-        """Let sessions of endpoints that are gone run out; a subclass that overrides this calls it."""
+        """Let sessions of endpoints that are gone run out; who overrides this calls it."""
         self.sessions.hear_topology(topology)
 
     async def start(self) -> None:
@@ -149,6 +165,10 @@ class Plugin:
         """Build a session; a subclass overrides this to hand it what all sessions share."""
         if self.session_class is None:
             raise NoSessionClass(f"plugin {self.instance_name} has no sessions")
+        try:
+            inspect.signature(self.session_class).bind(sid, **settings)
+        except TypeError as error:
+            raise InvalidBody(f"this plugin's sessions do not take that: {error}") from None
         return self.session_class(sid, **settings)
 
     def _add_route(
@@ -163,9 +183,7 @@ class Plugin:
 
         endpoint = respond_once if idempotent else respond
         endpoint.__doc__ = inspect.getdoc(handler)
-        self._routes.append(
-            Route("/" + path.lstrip("/"), endpoint, methods=[method], name=handler.__name__)
-        )
+        self._routes.append(Route("/" + path.lstrip("/"), endpoint, methods=[method]))
 
     def _add_standard_routes(self) -> None:
         self.add_route_post("register_session", self._register_session, idempotent=True)
@@ -222,5 +240,8 @@ class Plugin:
     async def _sweep(self) -> None:
         while True:
             await anyio.sleep(SWEEP_INTERVAL)
-            await self.sessions.sweep()
-            await self._idempotency.sweep()
+            try:
+                await self.sessions.sweep()
+                await self._idempotency.sweep()
+            except StateUnavailable as error:
+                logger.warning("plugin %s sweeps later: %s", self.instance_name, error)

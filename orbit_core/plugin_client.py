@@ -16,13 +16,21 @@ class Listener(Protocol):
     """Pass notifications on to callbacks: the client of a bridge."""
 
     def register_callback(
-        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+        self,
+        endpoint_id: str | None,
+        plugin_name: str | None,
+        topic: str | None,
+        callback: Callback,
     ) -> None:
-        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches everything."""
+        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches all."""
         ...
 
     def unregister_callback(
-        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+        self,
+        endpoint_id: str | None,
+        plugin_name: str | None,
+        topic: str | None,
+        callback: Callback,
     ) -> None:
         """Stop calling ``callback``."""
         ...
@@ -74,10 +82,12 @@ class PluginClient:
         return dict(await self.get("health"))
 
     async def get(self, route: str, **parameters: Any) -> Any:
-        """Return what GET ``route`` answers; parameters that are None are left out. Raises OrbitError."""
+        """Return what GET ``route`` answers; a parameter None is left out. Raises OrbitError."""
         return await self._request("GET", route, parameters=parameters)
 
-    async def post(self, route: str, body: Any = None, *, idempotency_key: str | None = None) -> Any:
+    async def post(
+        self, route: str, body: Any = None, *, idempotency_key: str | None = None
+    ) -> Any:
         """Return what POST ``route`` answers to the JSON ``body``.
 
         With an ``idempotency_key`` the call is safe to repeat, and is repeated when the connection
@@ -90,15 +100,15 @@ class PluginClient:
         """Yield the body of GET ``route`` as it arrives. Raises OrbitError."""
         query = _without_none(parameters)
         request = self._http.stream("GET", self._url(route), params=query, timeout=_PATIENT)
-        async with request as response:
-            if response.status_code >= 400:
-                await response.aread()
-                self._raise(response, f"GET {route}")
-            try:
+        try:
+            async with request as response:
+                if response.status_code >= 400:
+                    await response.aread()
+                    self._raise(response, f"GET {route}")
                 async for chunk in response.aiter_bytes():
                     yield chunk
-            except httpx.TransportError as error:
-                raise _broken(error) from error
+        except httpx.TransportError as error:
+            raise _broken(error) from error
 
     def register_notification_callback(self, callback: Callback, topic: str | None = None) -> None:
         """Call ``callback(endpoint, plugin, topic, data)`` for each notification of this plugin.
@@ -108,7 +118,9 @@ class PluginClient:
         bridge, endpoint, plugin = self._require_listener()
         bridge.register_callback(endpoint, plugin, topic, callback)
 
-    def unregister_notification_callback(self, callback: Callback, topic: str | None = None) -> None:
+    def unregister_notification_callback(
+        self, callback: Callback, topic: str | None = None
+    ) -> None:
         """Stop calling ``callback``."""
         bridge, endpoint, plugin = self._require_listener()
         bridge.unregister_callback(endpoint, plugin, topic, callback)
@@ -151,7 +163,10 @@ class PluginClient:
             raise _broken(error) from error
         if response.status_code >= 400:
             self._raise(response, f"{method} {route}")
-        return response.json()
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise OrbitError(f"{method} {self._url(route)} was not answered with JSON") from None
 
     def _raise(self, response: httpx.Response, context: str) -> None:
         """Raise the error that a reply speaks of, with where it came from in its text."""
@@ -168,14 +183,17 @@ def _broken(error: httpx.TransportError) -> ConnectionLost:
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:
     """Return the error that a reply of status 400 or more speaks of."""
     prefix = f"HTTP {response.status_code} {context}" if context else ""
-    return document_error(response.status_code, response.content, prefix)
+    error = document_error(response.status_code, response.content, prefix)
+    wait = response.headers.get("Retry-After", "")
+    error.retry_after = float(wait) if wait.isdecimal() else None
+    return error
 
 
 def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
     """Return the error that an error document, or any other body of that status, speaks of."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         document = {}

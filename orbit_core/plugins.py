@@ -6,23 +6,24 @@ never imported. Each gate leaves a `PluginStatus` with its reason.
 
 import fnmatch
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, AsyncIterator, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import attrs
-import pluggy
-from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.routing import BaseRoute
 
+from ._codec import to_data
+from ._hooks import Hooks
 from .context import PluginContext
 from .errors import ConfigError, OrbitError
-from .hookspecs import PROJECT, HookSpecs
-from .models import HostInfo, HostRole, Notification, PluginStatus, Topology, check_name
+from .models import HostInfo, HostRole, PluginStatus, UIConfig, check_name
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,8 @@ ROLE_DEFAULTS: Mapping[HostRole, tuple[str, ...]] = {
 }
 """What ``default`` means on each host; names that are not installed are skipped."""
 
-HOOKS = ("is_enabled", "register_routes", "on_topology_change", "notify")
-
-MAILBOX = 10_000
-"""How many unfinished asynchronous hook calls one plugin may have before further ones are dropped."""
+START_TIMEOUT = 60.0
+"""Seconds that a plugin has to decide whether it serves, and again to register its routes."""
 
 
 @attrs.frozen
@@ -51,8 +50,16 @@ class Selected:
 
 
 def installed(group: str = ENTRY_POINTS) -> dict[str, EntryPoint]:
-    """Return the entry points of ``group`` by name; nothing is imported."""
-    return {entry.name: entry for entry in entry_points(group=group)}
+    """Return the entry points of ``group`` by name; nothing is imported.
+
+    Where two distributions offer the same name, the first found serves and a warning tells.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=group):
+        kept = found.setdefault(entry.name, entry)
+        if kept.value != entry.value:
+            logger.warning("%s is offered twice: %s hides %s", entry.name, kept.value, entry.value)
+    return found
 
 
 def select(
@@ -63,22 +70,31 @@ def select(
     A token is a name, a glob (``*``, ``?``), ``default`` (the host role's set), ``all``, an
     unambiguous prefix, or ``INSTANCE=NAME`` for a plugin under another name.
 
-    Raises ConfigError for a token that matches nothing, naming what is available.
+    Raises ConfigError for a token that matches nothing, naming what is available, or for one
+    instance that would be two plugins; InvalidName for a bad instance name.
     """
     chosen: dict[str, Selected] = {}
     for token in tokens:
-        alias, _, pattern = token.rpartition("=")
-        names = _matching(pattern.strip(), role, available)
-        if alias:
-            check_name(alias.strip(), "plugin instance")
-            if len(names) != 1:
+        for instance, name in _named(token, role, available):
+            selected = chosen.setdefault(instance, Selected(instance, available[name]))
+            if selected.entry is not available[name]:
                 raise ConfigError(
-                    f"plugin selector {token!r} must name one plugin, not {len(names)}"
+                    f"plugin instance {instance!r} cannot be both {selected.entry.name} and {name}"
                 )
-        for name in names:
-            instance = alias.strip() or name
-            chosen.setdefault(instance, Selected(instance, available[name]))
     return list(chosen.values())
+
+
+def _named(
+    token: str, role: HostRole, available: Mapping[str, EntryPoint]
+) -> Iterable[tuple[str, str]]:
+    """Yield the instances that one token asks for, each with the plugin it is of."""
+    alias, equals, pattern = (part.strip() for part in token.rpartition("="))
+    names = _matching(pattern, role, available)
+    if not equals:
+        return [(name, name) for name in names]
+    if len(names) != 1:
+        raise ConfigError(f"plugin selector {token!r} must name one plugin, not {len(names)}")
+    return [(check_name(alias, "plugin instance"), names[0])]
 
 
 def _matching(pattern: str, role: HostRole, available: Mapping[str, EntryPoint]) -> list[str]:
@@ -96,142 +112,26 @@ def _matching(pattern: str, role: HostRole, available: Mapping[str, EntryPoint])
             raise ConfigError(f"plugin selector {pattern!r} is ambiguous: {', '.join(found)}")
     if not found:
         raise ConfigError(
-            f"plugin selector {pattern!r} matches nothing; available: {', '.join(sorted(available)) or 'none'}"
+            f"plugin selector {pattern!r} matches nothing; "
+            f"available: {', '.join(sorted(available)) or 'none'}"
         )
     return found
 
 
-class _Mailbox:
-    """Await one plugin's asynchronous hook calls in order, away from everybody else's."""
-
-    def __init__(self, plugin: str, group: TaskGroup) -> None:
-        self._plugin = plugin
-        self._send: MemoryObjectSendStream[Awaitable[None]]
-        receive: MemoryObjectReceiveStream[Awaitable[None]]
-        self._send, receive = anyio.create_memory_object_stream(MAILBOX)
-        group.start_soon(self._work, receive)
-
-    def call(self, hook: str, caller: pluggy.HookCaller, arguments: dict[str, Any]) -> None:
-        try:
-            results = caller(**arguments)
-        except Exception:  # a hook may fail in any way
-            logger.exception("plugin %s failed in %s", self._plugin, hook)
-            return
-        for result in results:
-            if inspect.isawaitable(result):
-                self._post(hook, result)
-
-    def _post(self, hook: str, result: Awaitable[None]) -> None:
-        try:
-            self._send.send_nowait(result)
-        except anyio.WouldBlock:
-            logger.error("plugin %s is too slow: a call of %s was dropped", self._plugin, hook)
-            if inspect.iscoroutine(result):
-                result.close()
-
-    async def _work(self, receive: MemoryObjectReceiveStream[Awaitable[None]]) -> None:
-        async with receive:
-            async for result in receive:
-                try:
-                    await result
-                except Exception:  # a hook may fail in any way
-                    logger.exception("plugin %s failed in a hook", self._plugin)
-
-
-class Hooks:
-    """Call the hooks of the registered plugins, one by one, so that none can harm another."""
-
-    def __init__(self, group: TaskGroup) -> None:
-        """Take the task group that owns the plugins' asynchronous calls."""
-        self._manager = pluggy.PluginManager(PROJECT)
-        self._manager.add_hookspecs(HookSpecs)
-        self._group = group
-        self._mailboxes: dict[str, _Mailbox] = {}
-        self._callers: dict[str, dict[str, pluggy.HookCaller]] = {name: {} for name in HOOKS}
-
-    def add(self, name: str, plugin: object) -> None:
-        """Register a plugin object. Raises ConfigError for a hook that does not exist."""
-        try:
-            self._manager.register(plugin, name)
-            self._manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            self.remove(plugin)
-            raise ConfigError(f"its hooks do not fit: {error}") from None
-        self._mailboxes[name] = _Mailbox(name, self._group)
-        self._rebuild()
-
-    def remove(self, plugin: object) -> None:
-        """Forget a plugin object, registered or not."""
-        if self._manager.is_registered(plugin):
-            self._mailboxes.pop(self._manager.get_name(plugin) or "", None)
-            self._manager.unregister(plugin)
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        """Make one caller per plugin and hook: pluggy's own call would stop at the first failure."""
-        plugins = self._manager.list_name_plugin()
-        self._callers = {name: {} for name in HOOKS}
-        for name, plugin in plugins:
-            others = [other for _, other in plugins if other is not plugin]
-            for caller in self._manager.get_hookcallers(plugin) or ():
-                self._callers[caller.name][name] = self._manager.subset_hook_caller(
-                    caller.name, others
-                )
-
-    async def is_enabled(self, plugin: object, name: str, host: HostInfo) -> bool:
-        """Ask one plugin, not yet added, whether it serves this host; what it raises passes through."""
-        manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(HookSpecs)
-        manager.register(plugin, name)
-        for answer in manager.hook.is_enabled(host=host):
-            decided = await answer if inspect.isawaitable(answer) else answer
-            if decided is False:
-                return False
-        return True
-
-    async def register_routes(self, name: str, context: PluginContext) -> list[BaseRoute]:
-        """Ask one plugin for its routes; what it raises passes through to `serve_all`."""
-        caller = self._callers["register_routes"].get(name)
-        routes: list[BaseRoute] = []
-        for answer in caller(context=context) if caller else ():
-            routes.extend(_checked(await answer if inspect.isawaitable(answer) else answer))
-        return routes
-
-    def topology_changed(self, topology: Topology) -> None:
-        """Tell every plugin who is connected now."""
-        self._call_each("on_topology_change", {"topology": topology})
-
-    def notify(self, notification: Notification) -> None:
-        """Hand a notification to every plugin, in order."""
-        self._call_each("notify", {"notification": notification})
-
-    def _call_each(self, hook: str, arguments: dict[str, Any]) -> None:
-        for name, caller in list(self._callers[hook].items()):
-            self._mailboxes[name].call(hook, caller, arguments)
-
-
-def _checked(routes: object) -> list[BaseRoute]:
-    """Return what ``register_routes`` gave if it is routes, else raise TypeError."""
-    found = list(cast(Iterable[Any], routes or ()))
-    for route in found:
-        if not isinstance(route, BaseRoute):
-            raise TypeError(f"register_routes returned {route!r}, which is no Starlette route")
-    return found
-
-
 PluginFactory = Callable[[PluginContext, str], object]
-ContextFactory = Callable[[str], PluginContext]
+ContextFactory = Callable[[str], Awaitable[PluginContext]]
 
 
 @attrs.frozen
 class Served:
-    """Hold one plugin that is being served."""
+    """Hold one plugin that is being served; ``ui`` describes its portal page, as JSON data."""
 
     instance: str
     type: str
     version: str
     plugin: object
     routes: list[BaseRoute]
+    ui: dict[str, Any]
 
 
 class Plugins:
@@ -257,50 +157,59 @@ class Plugins:
             self.statuses.append(PluginStatus(name, name, "not selected", "not in the selection"))
 
     async def _through_gates(self, item: Selected) -> PluginStatus:
-        gate = "the entry point does not load"
+        status = partial(PluginStatus, item.instance, item.entry.name)
+        gate = "its name cannot be served"
         try:
+            check_name(item.instance, "plugin instance")
+            gate = "the entry point does not load"
             candidate = item.entry.load()
             gate = "is_enabled failed"
-            if not await self._hooks.is_enabled(candidate, item.instance, self._host):
-                return PluginStatus(
-                    item.instance,
-                    item.entry.name,
-                    "disabled",
-                    f"declines this host ({self._host.role})",
-                )
+            if not await _in_time(self._hooks.is_enabled(candidate, item.instance, self._host)):
+                return status("disabled", f"declines this host ({self._host.role})")
             gate = "register_routes failed"
-            served = await self._serve(item, candidate)
-        except Exception as error:  # loading a plugin may fail in any way
-            reason = (
-                error.detail
-                if isinstance(error, OrbitError)
-                else f"{type(error).__name__}: {error}"
-            )
+            served = await _in_time(self._serve(item, candidate))
+        except (Exception, SystemExit) as error:  # loading a plugin may fail in any way
             logger.exception("plugin %s is not served: %s", item.instance, gate)
-            return PluginStatus(item.instance, item.entry.name, "failed", f"{gate}: {reason}")
-        return PluginStatus(item.instance, item.entry.name, "served", "", served.version)
+            return status("failed", f"{gate}: {_reason(error)}")
+        self.served[item.instance] = served
+        return status("served", "", served.version)
 
     async def _serve(self, item: Selected, candidate: object) -> Served:
-        context = self._context_for(item.instance)
+        context = await self._context_for(item.instance)
         factory = cast(PluginFactory, candidate)
         plugin = factory(context, item.instance) if inspect.isclass(candidate) else candidate
         self._hooks.add(item.instance, plugin)
         try:
             routes = await self._hooks.register_routes(item.instance, context)
+            ui = _page(plugin, item.entry.name)
         except BaseException:
             self._hooks.remove(plugin)
             raise
-        version = str(
-            getattr(plugin, "version", "") or (item.entry.dist.version if item.entry.dist else "")
-        )
-        served = Served(item.instance, item.entry.name, version, plugin, routes)
-        self.served[item.instance] = served
-        return served
+        version = _version(plugin, item.entry)
+        return Served(item.instance, item.entry.name, version, plugin, routes, ui)
 
 
-@asynccontextmanager
-async def open_hooks() -> AsyncIterator[Hooks]:
-    """Open the hooks' task group; leaving it ends what the plugins' asynchronous calls still do."""
-    async with anyio.create_task_group() as group:
-        yield Hooks(group)
-        group.cancel_scope.cancel()
+async def _in_time(step: Awaitable[T]) -> T:
+    with anyio.move_on_after(START_TIMEOUT):
+        return await step
+    raise ConfigError(f"it took longer than {START_TIMEOUT:g} s")
+
+
+def _reason(error: BaseException) -> str:
+    return error.detail if isinstance(error, OrbitError) else f"{type(error).__name__}: {error}"
+
+
+def _page(plugin: object, type_name: str) -> dict[str, Any]:
+    """Return what a plugin says of its portal page. Raises TypeError, ValueError for no JSON."""
+    page = to_data(getattr(plugin, "ui_config", None) or UIConfig(title=type_name))
+    if not isinstance(page, dict):
+        raise TypeError(f"ui_config is a {type(page).__name__}, not a UIConfig or a dict")
+    json.dumps(page, allow_nan=False)
+    return page
+
+
+def _version(plugin: object, entry: EntryPoint) -> str:
+    version = getattr(plugin, "version", None)
+    if isinstance(version, str) and version:
+        return version
+    return entry.dist.version if entry.dist else ""

@@ -1,26 +1,31 @@
-"""Keep one plugin instance's sessions: owners, lifetimes, expiry, and their return after a restart."""
+"""Keep one plugin instance's sessions: owners, lifetimes, expiry, return after a restart."""
 
 import logging
-import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
 import attrs
 
 from ._codec import from_wire, to_data
+from ._lifetimes import Access, Lifetimes, check_default_policy, policy
+from ._session import PluginSession as PluginSession
 from ._store import Space
-from .errors import Forbidden, OrbitError, SessionConflict, SessionExpired, UnknownSession
-from .models import Lifetime, Principal, SessionRecord, SessionRequest, Topology, check_name
+from .errors import (
+    Forbidden,
+    SessionConflict,
+    SessionExpired,
+    StateUnavailable,
+    UnknownSession,
+)
+from .models import Principal, SessionRecord, SessionRequest, Topology, check_name
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_SID = "default"
 """The reserved session: persistent, owner-less, made on first use."""
-
-LOST_OWNER_DRAIN = 300.0
-"""Seconds after which an ephemeral session of an endpoint that is gone is closed."""
 
 EXPIRED_KEPT = 10_000
 """How many expired session ids are remembered, so that they stay 410."""
@@ -28,46 +33,18 @@ EXPIRED_KEPT = 10_000
 SWEEP_INTERVAL = 5.0
 """Seconds between looks for idle sessions."""
 
-
-class PluginSession:
-    """Hold one client's state inside one plugin; plain async methods that know nothing of HTTP.
-
-    ``owner`` (None: everybody's) and ``notify`` are set by the host before `start` is called.
-    """
-
-    def __init__(self, sid: str, **settings: Any) -> None:
-        """Keep the id; a subclass takes the keyword settings that its ``register_session`` accepts."""
-        if settings:
-            raise SessionConflict(
-                f"this plugin's sessions take no settings, got: {', '.join(sorted(settings))}"
-            )
-        self.sid = sid
-        self.is_active = True
-        self.owner: str | None = None
-        self.notify: Callable[[str, Any], None] = lambda topic, data: None
-
-    async def start(self, *, restored: bool) -> None:
-        """Begin work; ``restored`` tells that the session existed before the host was restarted."""
-
-    async def close(self) -> dict[str, Any]:
-        """Release everything the session holds; called once, at unregistering or expiry."""
-        self.is_active = False
-        return {}
-
-    async def suspend(self) -> None:
-        """Let go without ending anything: the host stops, and the session will come back."""
-
-    def _check_active(self) -> None:
-        if not self.is_active:
-            raise SessionExpired(f"session {self.sid} is closed: register a new one")
+CLOSE_TIMEOUT = 30.0
+"""Seconds that a session has to close, or to let go."""
 
 
 @attrs.define(eq=False)
 class _Entry:
+    """Hold a live session; nobody is given it before it is ``ready``."""
+
     record: SessionRecord
     session: PluginSession
-    touched: float
-    owner_gone_since: float | None = None
+    access: Access
+    ready: anyio.Event = attrs.field(factory=anyio.Event)
 
 
 Factory = Callable[[str, dict[str, Any], str | None], PluginSession]
@@ -76,31 +53,52 @@ Factory = Callable[[str, dict[str, Any], str | None], PluginSession]
 class Sessions:
     """Own the sessions of one plugin instance."""
 
-    def __init__(self, factory: Factory, documents: Space, idle_ttl: float) -> None:
-        """Take the function that builds a session, where records are kept, and the idle seconds (0: never)."""
+    def __init__(
+        self,
+        factory: Factory,
+        documents: Space,
+        idle_ttl: float,
+        *,
+        on_end: Callable[[str], None] = lambda sid: None,
+    ) -> None:
+        """Take what builds a session, where records are kept, and the idle seconds (0: never).
+
+        ``on_end(sid)`` is called when a session is over.
+        """
         self._factory = factory
         self._documents = documents
-        self._idle_ttl = idle_ttl
+        self._lifetimes = Lifetimes(idle_ttl)
+        self._on_end = on_end
         self._entries: dict[str, _Entry] = {}
-        self._expired: dict[str, float] = {}
-        self._topology = Topology()
-        self._clock = time.time
+        self._dormant: dict[str, SessionRecord] = {}
+        self._expired: dict[str, str | None] = {}
+        # Seconds since the epoch that do not jump when somebody sets the clock.
+        offset = time.time() - time.monotonic()
+        self._clock: Callable[[], float] = lambda: time.monotonic() + offset
 
     def __len__(self) -> int:
         """Count the live sessions."""
         return len(self._entries)
 
     async def restore(self) -> None:
-        """Bring back what was there before a restart; a session that fails to start is logged."""
-        for key, data in (await self._documents.items()).items():
-            if "expired" in data:
-                self._expired[key] = data["expired"]
-                continue
-            record = from_wire(data, SessionRecord, "session record")
-            try:
-                await self._begin(record, restored=True)
-            except OrbitError as error:
-                logger.error("session %s does not come back: %s", key, error.detail)
+        """Bring back what was there before a restart.
+
+        A session that fails to start is logged, and tried again when its owner asks for it.
+        """
+        documents = await self._documents.items()
+        past = {sid: data for sid, data in documents.items() if "expired" in data}
+        for sid in sorted(past, key=lambda sid: float(past[sid]["expired"])):
+            self._expired[sid] = past[sid]["owner"]
+        async with anyio.create_task_group() as group:
+            for sid in documents.keys() - past.keys():
+                group.start_soon(self._bring_back, sid, documents[sid])
+
+    async def _bring_back(self, sid: str, data: object) -> None:
+        try:
+            self._dormant[sid] = from_wire(data, SessionRecord, "session record")
+            await self._wake(sid)
+        except Exception:  # a plugin's session may fail in any way
+            logger.exception("session %s does not come back", sid)
 
     async def register(self, principal: Principal, body: dict[str, Any]) -> PluginSession:
         """Make a session, or reattach to the one that ``sid`` names.
@@ -112,164 +110,194 @@ class Sessions:
         settings = {
             key: value for key, value in body.items() if key not in ("sid", "lifetime", "ttl")
         }
-        if wanted.sid is not None:
-            check_name(wanted.sid, "session id")
-        entry = self._entries.get(wanted.sid or "")
-        if entry is not None:
-            return self._reattach(entry, principal, wanted)
-        if wanted.sid == DEFAULT_SID:
-            return await self._default(wanted)
-        if wanted.sid in self._expired:
-            raise SessionExpired(f"session {wanted.sid} expired: register a new one")
-        lifetime, ttl = _policy(wanted)
-        sid = wanted.sid or f"session.{secrets.token_hex(4)}"
-        now = self._clock()
-        record = SessionRecord(sid, principal.owner_key, lifetime, ttl, now, now, settings)
-        return await self._begin(record, restored=False)
+        sid = self._new_sid() if wanted.sid is None else check_name(wanted.sid, "session id")
+        entry = await self._find(principal, sid)
+        if sid == DEFAULT_SID:
+            check_default_policy(wanted)
+            return entry.session if entry else await self._begin_default()
+        lifetime, ttl = policy(wanted)
+        if entry is None:
+            now = self._clock()
+            record = SessionRecord(sid, principal.owner_key, lifetime, ttl, now, now, settings)
+            return await self._begin(record, restored=False)
+        if (lifetime, ttl) != (entry.record.lifetime, entry.record.ttl):
+            raise SessionConflict(
+                f"session {sid} has lifetime {entry.record.lifetime} and ttl {entry.record.ttl}: "
+                "ask for the same"
+            )
+        return entry.session
 
     async def get(self, principal: Principal, sid: str) -> PluginSession:
         """Return a live session for use, and note the access.
 
         Raises UnknownSession, SessionExpired, Forbidden.
         """
-        entry = self._entries.get(sid)
-        if entry is None:
-            if sid == DEFAULT_SID:
-                return await self._default(SessionRequest())
-            if sid in self._expired:
-                raise SessionExpired(f"session {sid} expired: register a new one")
-            raise UnknownSession(f"unknown session id: {sid}")
-        _check_owner(entry, principal)
-        if self._is_over(entry):
-            await self._expire(entry)
-            raise SessionExpired(f"session {sid} expired: register a new one")
-        entry.touched = self._clock()
-        return entry.session
+        entry = await self._find(principal, sid)
+        if entry is not None:
+            return entry.session
+        if sid == DEFAULT_SID:
+            return await self._begin_default()
+        raise _unknown(sid)
 
     async def unregister(self, principal: Principal, sid: str) -> None:
         """Close a session and forget it. Raises UnknownSession, SessionExpired, Forbidden."""
-        session = await self.get(principal, sid)
+        if sid in self._dormant and sid not in self._entries:
+            _check_owner(principal, sid, self._dormant[sid].owner)
+            del self._dormant[sid]
+            await self._documents.delete(sid)
+            return
+        entry = await self._find(principal, sid)
+        if entry is None:
+            raise _unknown(sid)
         del self._entries[sid]
-        await self._documents.delete(sid)
-        await session.close()
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._documents.delete(sid)
+            except StateUnavailable:
+                self._entries[sid] = entry
+                raise
+            await self._end(entry)
 
     def visible_to(self, principal: Principal) -> list[str]:
         """List the ids that a principal may use, oldest first."""
-        return [
-            sid for sid, entry in self._entries.items() if principal.may_use(entry.record.owner)
-        ]
+        records = [*self._dormant.values(), *(entry.record for entry in self._entries.values())]
+        usable = {record.sid: record for record in records if principal.may_use(record.owner)}
+        return sorted(usable, key=lambda sid: usable[sid].created)
 
     def hear_topology(self, topology: Topology) -> None:
         """Note which endpoints are connected: they own the sessions that their plugins opened."""
-        self._topology = topology
+        self._lifetimes.topology = topology
 
     async def sweep(self) -> None:
         """Close what outlived its policy, and write down the accesses since the last sweep."""
         for entry in list(self._entries.values()):
-            if self._is_over(entry):
+            if entry.ready.is_set() and self._is_over(entry):
                 await self._expire(entry)
         changed = [
-            entry for entry in self._entries.values() if entry.touched != entry.record.last_access
+            (entry, attrs.evolve(entry.record, last_access=entry.access.touched))
+            for entry in self._entries.values()
+            if entry.ready.is_set() and entry.access.touched != entry.record.last_access
         ]
-        for entry in changed:
-            entry.record = attrs.evolve(entry.record, last_access=entry.touched)
         if changed:
-            await self._documents.put_all(
-                {entry.record.sid: to_data(entry.record) for entry in changed}
-            )
+            await self._documents.put_all({record.sid: to_data(record) for _, record in changed})
+        for entry, record in changed:
+            entry.record = record
 
     async def suspend(self) -> None:
         """Let every session go without ending it; it comes back with the next start."""
-        await self.sweep()
-        for entry in self._entries.values():
-            await entry.session.suspend()
+        try:
+            await self.sweep()
+        except StateUnavailable as error:
+            logger.warning("the last accesses to sessions are not kept: %s", error)
+        async with anyio.create_task_group() as group:
+            for sid, entry in self._entries.items():
+                group.start_soon(_in_time, sid, entry.session.suspend)
 
-    async def _default(self, wanted: SessionRequest) -> PluginSession:
-        if wanted.lifetime not in (None, "persistent") or wanted.ttl is not None:
-            raise SessionConflict("the session 'default' is persistent: leave out lifetime and ttl")
+    def _new_sid(self) -> str:
+        tables = (self._entries, self._dormant, self._expired)
+        minted = iter(lambda: f"session.{secrets.token_hex(4)}", "")
+        return next(sid for sid in minted if not any(sid in table for table in tables))
+
+    async def _find(self, principal: Principal, sid: str) -> _Entry | None:
+        """Return a session that the principal may use and that is not over, and note the access."""
+        while (entry := self._entries.get(sid)) is not None and not entry.ready.is_set():
+            await entry.ready.wait()
+        if entry is None and sid in self._dormant:
+            _check_owner(principal, sid, self._dormant[sid].owner)
+            entry = await self._wake(sid)
+        if entry is None:
+            if sid in self._expired:
+                _check_owner(principal, sid, self._expired[sid])
+                raise _over(sid)
+            return None
+        _check_owner(principal, sid, entry.record.owner)
+        if self._is_over(entry):
+            await self._expire(entry)
+            raise _over(sid)
+        entry.access.touched = self._clock()
+        return entry
+
+    async def _wake(self, sid: str) -> _Entry:
+        await self._begin(self._dormant[sid], restored=True)
+        del self._dormant[sid]
+        return self._entries[sid]
+
+    async def _begin_default(self) -> PluginSession:
         now = self._clock()
-        return await self._begin(
-            SessionRecord(DEFAULT_SID, None, "persistent", None, now, now), restored=False
-        )
+        record = SessionRecord(DEFAULT_SID, None, "persistent", None, now, now)
+        return await self._begin(record, restored=False)
 
     async def _begin(self, record: SessionRecord, *, restored: bool) -> PluginSession:
+        """Start a session; whoever asks for it meanwhile waits for the outcome."""
         session = self._factory(record.sid, record.settings, record.owner)
-        self._entries[record.sid] = _Entry(record, session, record.last_access)
+        entry = self._entries[record.sid] = _Entry(record, session, Access(record.last_access))
         try:
-            if not restored:
-                await self._documents.put(record.sid, to_data(record))
             await session.start(restored=restored)
-        except OrbitError:
-            del self._entries[record.sid]
             if not restored:
-                await self._documents.delete(record.sid)
+                await self._write_down(entry)
+        except BaseException:
+            del self._entries[record.sid]
             raise
+        finally:
+            entry.ready.set()
         return session
 
-    def _reattach(
-        self, entry: _Entry, principal: Principal, wanted: SessionRequest
-    ) -> PluginSession:
-        _check_owner(entry, principal)
-        record = entry.record
-        if record.sid == DEFAULT_SID:
-            same = wanted.lifetime in (None, "persistent") and wanted.ttl is None
-        else:
-            same = _policy(wanted) == (record.lifetime, record.ttl)
-        if not same:
-            raise SessionConflict(
-                f"session {record.sid} has lifetime {record.lifetime} and ttl {record.ttl}: ask for the same"
-            )
-        entry.touched = self._clock()
-        return entry.session
+    async def _write_down(self, entry: _Entry) -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._documents.put(entry.record.sid, to_data(entry.record))
+            except StateUnavailable:
+                await self._end(entry)
+                raise
 
     def _is_over(self, entry: _Entry) -> bool:
-        record, now = entry.record, self._clock()
-        if record.lifetime == "persistent":
-            return False
-        if record.lifetime == "ttl" and record.ttl is not None:
-            return now - entry.touched >= record.ttl
-        owner = (record.owner or "").removeprefix("endpoint:")
-        if owner != record.owner:
-            return self._is_drained(entry, owner, now)
-        return self._idle_ttl > 0 and now - entry.touched >= self._idle_ttl
-
-    def _is_drained(self, entry: _Entry, owner: str, now: float) -> bool:
-        if owner in self._topology:
-            entry.owner_gone_since = None
-            return False
-        entry.owner_gone_since = entry.owner_gone_since or now
-        return now - entry.owner_gone_since >= LOST_OWNER_DRAIN
+        return self._lifetimes.is_over(entry.record, entry.access, self._clock())
 
     async def _expire(self, entry: _Entry) -> None:
-        sid, now = entry.record.sid, self._clock()
-        self._entries.pop(sid, None)
-        self._expired[sid] = now
-        await self._documents.put(sid, {"expired": now})
-        await self._forget_oldest()
+        sid = entry.record.sid
+        if self._entries.get(sid) is not entry:
+            return
+        del self._entries[sid]
+        self._expired[sid] = entry.record.owner
         logger.info("session %s expired", sid)
-        await entry.session.close()
+        with anyio.CancelScope(shield=True):
+            await self._end(entry)
+            try:
+                await self._documents.put(
+                    sid, {"expired": self._clock(), "owner": entry.record.owner}
+                )
+                await self._forget_oldest()
+            except StateUnavailable as error:
+                logger.warning("session %s expired, which is not kept: %s", sid, error)
+
+    async def _end(self, entry: _Entry) -> None:
+        await _in_time(entry.record.sid, entry.session.close)
+        self._on_end(entry.record.sid)
 
     async def _forget_oldest(self) -> None:
         surplus = list(self._expired)[: max(0, len(self._expired) - EXPIRED_KEPT)]
         for sid in surplus:
             del self._expired[sid]
-        if surplus:
-            await self._documents.delete(*surplus)
+        await self._documents.delete(*surplus)
 
 
-def _check_owner(entry: _Entry, principal: Principal) -> None:
-    if not principal.may_use(entry.record.owner):
-        raise Forbidden(f"session {entry.record.sid} belongs to somebody else: register your own")
+async def _in_time(sid: str, act: Callable[[], Awaitable[Any]]) -> None:
+    """Have a session close or let go; one that fails or dawdles keeps nobody."""
+    try:
+        with anyio.fail_after(CLOSE_TIMEOUT):
+            await act()
+    except Exception:  # a plugin's session may fail in any way
+        logger.exception("session %s failed to close", sid)
 
 
-def _policy(wanted: SessionRequest) -> tuple[Lifetime, float | None]:
-    lifetime: Lifetime = wanted.lifetime or ("ephemeral" if wanted.ttl is None else "ttl")
-    if lifetime != "ttl" and wanted.ttl is not None:
-        raise SessionConflict(
-            f"lifetime {lifetime} takes no ttl: leave it out, or ask for lifetime ttl"
-        )
-    if lifetime == "ttl" and not (wanted.ttl is not None and 0 < wanted.ttl < math.inf):
-        raise SessionConflict(
-            f"lifetime ttl takes a finite positive number of seconds as ttl, not {wanted.ttl}"
-        )
-    return lifetime, wanted.ttl
+def _check_owner(principal: Principal, sid: str, owner: str | None) -> None:
+    if not principal.may_use(owner):
+        raise Forbidden(f"session {sid} belongs to somebody else: register your own")
+
+
+def _over(sid: str) -> SessionExpired:
+    return SessionExpired(f"session {sid} expired: register a new one")
+
+
+def _unknown(sid: str) -> UnknownSession:
+    return UnknownSession(f"unknown session id: {sid}")

@@ -5,6 +5,8 @@ The document is ``{"error": true, "status_code": int, "detail": str, "code": str
 
 import json
 import logging
+import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -12,11 +14,12 @@ import attrs
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Match, Mount, Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from ._codec import from_wire, to_data
+from ._codec import from_wire, parse_json, to_data
 from .errors import (
+    BadRequest,
     BodyTooLarge,
     InternalError,
     InvalidBody,
@@ -34,17 +37,21 @@ T = TypeVar("T")
 JSON_LIMIT = 16 * 1024 * 1024
 """Bytes of JSON that `json_body` reads unless told otherwise."""
 
-RETRY_AFTER_DEFAULT = 1.0
+_DIGITS = 18
+"""Digits of the largest whole number that is read from a header or a query."""
 
 
 class Reply(JSONResponse):
     """Answer with JSON; attrs objects may stand anywhere in the content."""
 
     def render(self, content: Any) -> bytes:
-        """Encode ``content``, refusing NaN, which JSON does not have."""
+        """Encode ``content``, refusing NaN, which JSON does not have.
+
+        A lone surrogate, which UTF-8 does not have, becomes the escape that JSON has for it.
+        """
         return json.dumps(
             content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_data
-        ).encode()
+        ).encode(errors="backslashreplace")
 
 
 def principal_of(request: Request) -> Principal:
@@ -63,21 +70,17 @@ async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
     cached = request.scope.get("orbit.body")
     if isinstance(cached, bytes):
         return cached
-    announced = request.headers.get("content-length", "0")
-    chunks: list[bytes] = []
-    size = int(announced) if announced.isdecimal() else 0
-    if size <= limit:
-        size = 0
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                break
-    if size > limit:
-        raise BodyTooLarge(f"this route takes at most {limit} bytes: send less, or in parts")
-    body = b"".join(chunks)
-    request.scope["orbit.body"] = body
-    return body
+    too_large = BodyTooLarge(f"this route takes at most {limit} bytes: send less, or in parts")
+    announced = request.headers.get("content-length", "").lstrip("0")
+    if announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > limit):
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    request.scope["orbit.body"] = bytes(body)
+    return bytes(body)
 
 
 async def json_body(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]:
@@ -89,12 +92,20 @@ async def json_body(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]
     if not raw.strip():
         return {}
     try:
-        data = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(raw)
+    except ValueError as error:
         raise InvalidBody(f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InvalidBody(f"the body must be a JSON object, not a {type(data).__name__}")
     return data
+
+
+def as_model(data: object, kind: type[T], what: str = "body") -> T:
+    """Return JSON data as a ``kind``; unknown fields are ignored.
+
+    Raises InvalidBody with all faults.
+    """
+    return from_wire(data, kind, what)
 
 
 async def model_body(request: Request, kind: type[T]) -> T:
@@ -105,9 +116,9 @@ async def model_body(request: Request, kind: type[T]) -> T:
 def integer_parameter(request: Request, name: str, default: int = 0) -> int:
     """Return the query parameter ``name`` as a whole number of at least 0."""
     text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdecimal()):
-        raise InvalidBody(
-            f"the parameter {name!r} must be a whole number of at least 0, not {text!r}"
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        raise BadRequest(
+            f"the parameter {name!r} must be a whole number of at least 0, not {reprlib.repr(text)}"
         )
     return int(text)
 
@@ -116,7 +127,7 @@ def flag_parameter(request: Request, name: str) -> bool:
     """Return the query parameter ``name`` as a claim: absent or ``false``, or ``true``."""
     text = request.query_params.get(name, "false").lower()
     if text not in ("true", "false", "1", "0"):
-        raise InvalidBody(f"the parameter {name!r} must be true or false, not {text!r}")
+        raise BadRequest(f"the parameter {name!r} must be true or false, not {reprlib.repr(text)}")
     return text in ("true", "1")
 
 
@@ -124,7 +135,7 @@ def error_reply(error: OrbitError, headers: dict[str, str] | None = None) -> Rep
     """Return the error document, with ``Retry-After`` where the error names a time."""
     extra = dict(headers or {})
     if error.retry_after is not None:
-        extra["Retry-After"] = str(max(1, round(error.retry_after)))
+        extra["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, Unauthorized):
         extra["WWW-Authenticate"] = "Bearer"
     document = {
@@ -136,18 +147,18 @@ def error_reply(error: OrbitError, headers: dict[str, str] | None = None) -> Rep
     return Reply(document, status_code=error.status_code, headers=extra)
 
 
-def _from_http_exception(error: HTTPException, scope: Scope) -> tuple[OrbitError, dict[str, str]]:
-    headers = dict(error.headers or {})
-    match error.status_code:
-        case 404:
-            return UnknownRoute(f"nothing is served at {scope['path']}"), headers
-        case 405:
-            allowed = headers.get("Allow", "")
-            return MethodNotAllowed(
-                f"{scope['path']} takes {allowed}, not {scope['method']}"
-            ), headers
-        case status:
-            return OrbitError.from_reply(status, "", error.detail), headers
+def _allowed(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    """Return every method that the path has: Starlette's ``Allow`` knows the first route only."""
+    found: set[str] = set()
+    for route in routes:
+        match, child = route.matches(scope)
+        if match is Match.NONE:
+            continue
+        if isinstance(route, Mount):
+            found |= _allowed(route.routes, {**scope, **child})
+        elif isinstance(route, Route):
+            found |= route.methods or set()
+    return found
 
 
 @attrs.define(eq=False)
@@ -180,25 +191,37 @@ class Site:
         except ClientDisconnect:
             logger.debug("the client of %s went away", scope["path"])
         except Exception as error:  # the boundary: a handler may fail in any way
-            reply = _reply_to(error, scope)
+            reply = self._reply_to(error, scope)
             if started:
                 raise ResponseAborted from error
             await reply(scope, receive, send)
 
+    def _reply_to(self, error: Exception, scope: Scope) -> Response:
+        match error:
+            case OrbitError():
+                return error_reply(error)
+            case HTTPException():
+                return self._reply_to_router(error, scope)
+            case _:
+                logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+                return error_reply(
+                    InternalError("the handler failed; the log of its host has the traceback")
+                )
+
+    def _reply_to_router(self, error: HTTPException, scope: Scope) -> Response:
+        path, headers = scope["path"], dict(error.headers or {})
+        match error.status_code:
+            case 404:
+                return error_reply(UnknownRoute(f"nothing is served at {path}"), headers)
+            case 405:
+                root = scope.get("app_root_path", scope.get("root_path", ""))
+                found = _allowed(self.router.routes, {**scope, "root_path": root})
+                allow = ", ".join(sorted(found))
+                refusal = MethodNotAllowed(f"{path} takes {allow}, not {scope['method']}")
+                return error_reply(refusal, {"Allow": allow})
+            case status:
+                return error_reply(OrbitError.from_reply(status, "", error.detail), headers)
+
 
 class ResponseAborted(Exception):
     """Tell the server that a handler failed after its response began: cut the connection."""
-
-
-def _reply_to(error: Exception, scope: Scope) -> Response:
-    match error:
-        case OrbitError():
-            return error_reply(error)
-        case HTTPException():
-            found, headers = _from_http_exception(error, scope)
-            return error_reply(found, headers)
-        case _:
-            logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
-            return error_reply(
-                InternalError("the handler failed; the log of its host has the traceback")
-            )
