@@ -1,17 +1,22 @@
 """Run ORBIT inside a test: one plugin alone, or a bridge with endpoints and clients, all real."""
 
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import httpx
 from starlette.types import Receive, Scope, Send
 
 from ._host import open_host
+from .bridge import Bridge, open_bridge
+from .client import AsyncBridgeClient
+from .config import BridgeConfig, EndpointConfig
+from .endpoint import Endpoint, open_endpoint
 from .hookspecs import hookimpl
 from .models import HostInfo, HostRole, Notification, PluginStatus, Principal, Role
 from .web import Site
@@ -46,7 +51,7 @@ class PluginUnderTest:
     _site: Site
 
     def http(self, principal: Principal = ALICE) -> httpx.AsyncClient:
-        """Return a client whose requests speak for ``principal``; paths begin with ``/{instance}``."""
+        """Return a client that speaks for ``principal``; paths begin with ``/{instance}``."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await self._site({**scope, "orbit.principal": principal}, receive, send)
@@ -73,9 +78,120 @@ async def open_plugin(
     host = HostInfo(role, python_version=sys.version.split()[0])
     recorder = Recorder()
     async with open_host("test", host, state_dir) as found:
-        found.hooks.add("recorder", recorder)
-        await found.load([name], settings={name: dict(settings or {})}, hub=None, available={name: entry})
+        found.hooks.add("(recorder)", recorder)
+        await found.load(
+            [name], settings={name: dict(settings or {})}, hub=None, available={name: entry}
+        )
         served = found.plugins.served.get(name)
         yield PluginUnderTest(
-            served.plugin if served else None, found.plugins.statuses[0], recorder.heard, found.site()
+            served.plugin if served else None,
+            found.plugins.statuses[0],
+            recorder.heard,
+            found.site(),
         )
+
+
+LINK_PATIENCE = 10.0
+"""Seconds in which an endpoint of a deployment must be linked."""
+
+
+@attrs.define(eq=False)
+class Deployment:
+    """Be one running bridge with its endpoints, on real sockets of this host.
+
+    `endpoints` are the ones that run now; their plugins are at ``endpoint.host.plugins.served``.
+    """
+
+    bridge: Bridge
+    endpoints: dict[str, Endpoint]
+    _state_dir: Path
+    _tokens: dict[Principal, str] = attrs.field(factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Return the bridge's URL."""
+        return self.bridge.url
+
+    async def token(self, principal: Principal = ALICE) -> str:
+        """Return a token that speaks for ``principal``, made when first asked for."""
+        if principal not in self._tokens:
+            _, self._tokens[principal] = await self.bridge.tokens.create(
+                principal.role, principal.owner, endpoint=principal.endpoint
+            )
+        return self._tokens[principal]
+
+    @asynccontextmanager
+    async def client(self, principal: Principal = ALICE) -> AsyncIterator[AsyncBridgeClient]:
+        """Open a client that speaks for ``principal``."""
+        token = await self.token(principal)
+        async with AsyncBridgeClient(self.url, self.bridge.config.cert, token) as client:
+            yield client
+
+    @asynccontextmanager
+    async def endpoint(
+        self,
+        name: str,
+        targets: Sequence[str] = (),
+        *,
+        owner: str = ALICE.owner,
+        settings: Mapping[str, dict[str, Any]] | None = None,
+    ) -> AsyncIterator[Endpoint]:
+        """Run one more endpoint of ``owner`` while the context is open; the same name is a restart.
+
+        ``targets`` are as for `open_deployment`; ``settings`` has a section per plugin instance.
+        """
+        token = await self.token(Principal(owner, Role.ENDPOINT, endpoint=name))
+        available = _entry_points(targets)
+        config = EndpointConfig(
+            name=name,
+            url=self.url,
+            cert=self.bridge.config.cert,
+            plugins=list(available),
+            state_dir=self._state_dir / "endpoints" / name,
+        )
+        host = HostInfo(HostRole.STANDALONE, python_version=sys.version.split()[0])
+        async with open_endpoint(
+            config, host, settings=settings, token=token, available=available
+        ) as endpoint:
+            with anyio.fail_after(LINK_PATIENCE):
+                await endpoint.linked.wait()
+            self.endpoints[name] = endpoint
+            try:
+                yield endpoint
+            finally:
+                del self.endpoints[name]
+
+
+@asynccontextmanager
+async def open_deployment(
+    state_dir: Path,
+    *,
+    plugins: Mapping[str, Sequence[str]] | None = None,
+    config: BridgeConfig | None = None,
+) -> AsyncIterator[Deployment]:
+    """Run a bridge and endpoints while the context is open, keeping their state in ``state_dir``.
+
+    ``plugins`` says which plugins each endpoint serves, by what their entry points say, such as
+    ``{"node7": ["orbit_sysinfo.plugin:SysInfoPlugin"]}``. A plugin is served under its class's
+    ``plugin_name``, else under its module's last name; ``name=target`` serves it as ``name``.
+    ``config`` changes the bridge's settings; it listens on a free port of 127.0.0.1 otherwise.
+    """
+    wanted = config or BridgeConfig(port=0, plugins=[])
+    wanted = attrs.evolve(wanted, state_dir=wanted.state_dir or state_dir / "bridge")
+    async with open_bridge(wanted) as bridge, AsyncExitStack() as stack:
+        deployment = Deployment(bridge, {}, state_dir)
+        for name, targets in (plugins or {}).items():
+            await stack.enter_async_context(deployment.endpoint(name, targets))
+        yield deployment
+
+
+def _entry_points(targets: Sequence[str]) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for target in targets:
+        name, _, place = target.rpartition("=")
+        entry = EntryPoint(name, place, "orbit.plugins")
+        if not name:
+            name = getattr(entry.load(), "plugin_name", "") or entry.module.rpartition(".")[2]
+            entry = EntryPoint(name, place, "orbit.plugins")
+        found[name] = entry
+    return found
