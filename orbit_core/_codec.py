@@ -150,6 +150,14 @@ def to_data(value: Any) -> Any:
     return _WIRE.unstructure(value)
 
 
+def for_json(value: Any) -> Any:
+    """Return what ``json.dumps`` may write for ``value``, for its ``default``. Raises TypeError."""
+    data = to_data(value)
+    if type(data) not in (dict, list, str):  # json.dumps would ask again and again
+        raise TypeError(f"a {type(value).__name__} is no JSON value")
+    return data
+
+
 def from_wire(data: object, kind: type[T], what: str = "body") -> T:
     """Build a ``kind`` from a peer's data, ignoring unknown fields.
 

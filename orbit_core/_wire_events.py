@@ -5,7 +5,7 @@ import math
 
 import attrs
 
-from ._codec import parse_json, to_data
+from ._codec import for_json, parse_json
 from ._frames import EVENT_LIMIT, ProtocolError, pack_value, unpack_value
 from .models import Notification
 
@@ -43,7 +43,7 @@ def encode_data(notification: Notification) -> str:
     """Return a notification's data as JSON text on one line."""
     if isinstance(notification, Received):
         return notification.text
-    text = json.dumps(notification.data, allow_nan=False, separators=(",", ":"), default=to_data)
+    text = json.dumps(notification.data, allow_nan=False, separators=(",", ":"), default=for_json)
     if len(text) > EVENT_LIMIT:
         return json.dumps({"too_large": True, "bytes": len(text), "limit": EVENT_LIMIT})
     return text
@@ -61,7 +61,7 @@ def unpack_event(payload: memoryview, endpoint: str) -> Received:
         raise ProtocolError("a notification's number or time is none")
     if len(text) > EVENT_LIMIT:
         raise ProtocolError("a notification's data is too large")
-    if len(text.splitlines()) > 1:  # a listener's server-sent event would end there
+    if len(f"{text}.".splitlines()) > 1:  # a listener's server-sent event would end there
         raise ProtocolError("a notification's data runs over a line")
     try:
         data = parse_json(text)

@@ -1,4 +1,5 @@
 import json
+from collections import deque
 
 import attrs
 import msgpack
@@ -106,7 +107,11 @@ def test_a_wrong_notification_is_refused(payload, reason):
     assert str(told.value) == reason
 
 
-@pytest.mark.parametrize("data", [object(), float("nan"), {1, 2}], ids=["object", "nan", "set"])
+@pytest.mark.parametrize(
+    "data",
+    [object(), float("nan"), {1, 2}, deque([1]), b"bytes", {(1, 2): 3}],
+    ids=["object", "nan", "set", "deque", "bytes", "key"],
+)
 def test_data_that_is_not_json_is_refused_at_the_sender(data):
     with pytest.raises((TypeError, ValueError)):
         pack_event(Notification("n1", "p", "t", data))
