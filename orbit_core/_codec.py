@@ -218,6 +218,17 @@ def parse_json(text: str | bytes) -> Any:
     return data
 
 
+def encode_json(value: Any) -> str:
+    """Return ``value`` as JSON on one line that `parse_json` reads. Raises TypeError, ValueError."""
+    try:
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=for_json)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if _brackets(text) > DEPTH:
+        parse_json(text)
+    return text
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
 

@@ -5,7 +5,7 @@ import math
 
 import attrs
 
-from ._codec import for_json, parse_json
+from ._codec import encode_json, parse_json
 from ._frames import EVENT_LIMIT, ProtocolError, pack_value, unpack_value
 from .models import Notification
 
@@ -43,7 +43,7 @@ def encode_data(notification: Notification) -> str:
     """Return a notification's data as JSON text on one line."""
     if isinstance(notification, Received):
         return notification.text
-    text = json.dumps(notification.data, allow_nan=False, separators=(",", ":"), default=for_json)
+    text = encode_json(notification.data)
     if len(text) > EVENT_LIMIT:
         return json.dumps({"too_large": True, "bytes": len(text), "limit": EVENT_LIMIT})
     return text

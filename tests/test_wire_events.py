@@ -1,5 +1,4 @@
 import json
-from collections import deque
 
 import attrs
 import msgpack
@@ -29,6 +28,13 @@ notifications = st.builds(
     seq=st.integers(0, 2**63),
     time=st.floats(0, 1e12),
 )
+
+
+def deep(levels):
+    found = 1
+    for _ in range(levels):
+        found = [found]
+    return found
 
 
 def fields(**changed):
@@ -109,8 +115,8 @@ def test_a_wrong_notification_is_refused(payload, reason):
 
 @pytest.mark.parametrize(
     "data",
-    [object(), float("nan"), {1, 2}, deque([1]), b"bytes", {(1, 2): 3}],
-    ids=["object", "nan", "set", "deque", "bytes", "key"],
+    [object(), float("nan"), {1, 2}, b"bytes", {(1, 2): 3}, deep(101), deep(100_000)],
+    ids=["object", "nan", "set", "bytes", "key", "deep", "very deep"],
 )
 def test_data_that_is_not_json_is_refused_at_the_sender(data):
     with pytest.raises((TypeError, ValueError)):
@@ -123,6 +129,12 @@ def test_attrs_objects_travel_as_json_objects():
     found = unpack_event(memoryview(pack_event(Notification("n1", "p", "t", inner))), "n1")
 
     assert found.data["plugin"] == "b"
+
+
+def test_what_may_be_sent_may_be_received():
+    sent = Notification("n1", "p", "t", [[], *[deep(98)] * 3])
+
+    assert unpack_event(memoryview(pack_event(sent)), "n1").data == sent.data
 
 
 def test_data_over_the_limit_is_replaced_by_a_note():
