@@ -14,10 +14,10 @@ import attrs
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Match, Mount, Route, Router
+from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from ._codec import from_wire, parse_json, to_data
+from ._codec import for_json, from_wire, parse_json
 from .errors import (
     BadRequest,
     BodyTooLarge,
@@ -50,7 +50,7 @@ class Reply(JSONResponse):
         A lone surrogate, which UTF-8 does not have, becomes the escape that JSON has for it.
         """
         return json.dumps(
-            content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=to_data
+            content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=for_json
         ).encode(errors="backslashreplace")
 
 
@@ -154,10 +154,8 @@ def _allowed(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
         match, child = route.matches(scope)
         if match is Match.NONE:
             continue
-        if isinstance(route, Mount):
-            found |= _allowed(route.routes, {**scope, **child})
-        elif isinstance(route, Route):
-            found |= route.methods or set()
+        below = getattr(route, "routes", ())
+        found |= _allowed(below, {**scope, **child}) | set(getattr(route, "methods", None) or ())
     return found
 
 
