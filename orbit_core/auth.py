@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections import deque
@@ -86,7 +87,7 @@ class Tokens:
         check_name(owner, "owner")
         if endpoint is not None:
             check_name(endpoint, "endpoint name", reserved=RESERVED_NAMES)
-        if expires is not None and not expires > 0:
+        if expires is not None and not 0 < expires < math.inf:
             raise BadRequest(f"a token expires after a positive number of seconds, not {expires}")
         text = text or "orbit_" + secrets.token_urlsafe(32)
         now = time.time()
