@@ -1,0 +1,18 @@
+"""Submit, watch and cancel jobs on an ORBIT endpoint through PSI/J.
+
+This is what a user imports; it needs no PSI/J.
+"""
+
+from .client import PSIJClient
+from .errors import SubmitFailed, UnknownJob
+from .models import JobAttributes, JobResources, JobSpec, JobState
+
+__all__ = [
+    "JobAttributes",
+    "JobResources",
+    "JobSpec",
+    "JobState",
+    "PSIJClient",
+    "SubmitFailed",
+    "UnknownJob",
+]

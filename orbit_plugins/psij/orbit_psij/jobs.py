@@ -1,0 +1,236 @@
+"""Own all jobs of one plugin: start them, follow their states, end them, find them again.
+
+A job is on disk before it is started. Its later states are written some moments after they are
+known: after a crash they are read from the job's own files.
+"""
+
+import signal
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+import attrs
+
+from orbit_core import PluginContext
+from orbit_core.errors import IdempotencyMismatch, OrbitError
+
+from .errors import SubmitFailed, UnknownJob
+from .executors import Executors, Report
+from .files import Ending, JobFiles
+from .job import Job, Notify, judge, news_of, silent
+from .journal import Journal
+from .models import JobRecord, JobState, Submission
+from .watch import Watch, ending_of, remove_files, survey
+
+CANCEL_GRACE = 5.0
+"""Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
+
+_LOST = "ended without an exit code: it was killed, or its host went down"
+
+
+class Jobs:
+    """Keep the jobs of all sessions, by id."""
+
+    def __init__(self, context: PluginContext) -> None:
+        """Use the plugin's directory, documents and background; made on the event loop."""
+        self._output = context.directory / "output"
+        self._background = context.background
+        self._executors = Executors(context.directory / "run", self._hear)
+        self._journal = Journal(context, self._record)
+        self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
+        self._jobs: dict[str, Job] = {}
+        self._requests: dict[tuple[str, str], Job] = {}
+        self._adopted: set[str] = set()
+
+    async def open(self) -> None:
+        """Read what there is from before a restart, without acting on it yet."""
+        await self._executors.open()
+        for record in await self._journal.records():
+            self._add(record)
+        self._background(self._journal.run)
+        self._background(self._watch.run)
+
+    async def close(self) -> None:
+        """Let go of the jobs, which go on, and write down what is known of them."""
+        self._executors.close()
+        await self._journal.flush()
+
+    def adopt(self, sid: str, notify: Notify) -> None:
+        """Tell a session, which may have come back, of its jobs from now on."""
+        self._adopted.add(sid)
+        for job in self.of(sid):
+            job.notify = notify
+
+    def of(self, sid: str) -> list[Job]:
+        """Return a session's jobs, oldest first."""
+        return [job for job in self._jobs.values() if _belongs(job, sid)]
+
+    def get(self, sid: str, job_id: str) -> Job:
+        """Return one of a session's jobs. Raises UnknownJob."""
+        job = self._jobs.get(job_id)
+        if job is None or not _belongs(job, sid):
+            raise UnknownJob(f"session {sid} has no job {job_id}")
+        return job
+
+    async def submit(
+        self, sid: str, wanted: Submission, request_key: str | None, notify: Notify
+    ) -> Job:
+        """Write a job down, start it, and return it; the same ``request_key`` finds the same job.
+
+        Once begun it is carried through, even if the caller leaves. Raises SubmitFailed,
+        StateUnavailable, IdempotencyMismatch.
+        """
+        known = self._requests.get((sid, request_key or ""))
+        if known is not None:
+            return _checked(known, wanted)
+        now = time.time()
+        record = JobRecord(
+            str(uuid.uuid4()), sid, wanted.executor, wanted.spec, now, now, request_key
+        )
+        job = self._add(record, notify)
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._journal.write(record)
+                await self._launch(job)
+            except OrbitError:
+                await self._delete([job])
+                raise
+        return job
+
+    async def cancel(self, job: Job) -> None:
+        """End a job and wait until it is gone; one that resists is killed after `CANCEL_GRACE`."""
+        if not job.record.state.is_final and not job.record.cancel_requested:
+            await self._journal.write(attrs.evolve(job.record, cancel_requested=True))
+            job.advance(cancel_requested=True)
+            if job.is_launched:
+                self._background(self._end, job)
+        with anyio.move_on_after(2 * CANCEL_GRACE):
+            await job.until_over()
+
+    async def discard(self, jobs: Iterable[Job]) -> None:
+        """Cancel the jobs of a session that ends, and delete each once it is over."""
+        over: list[Job] = []
+        for job in jobs:
+            is_over = job.record.state.is_final
+            job.advance(discard=True, cancel_requested=job.record.cancel_requested or not is_over)
+            self._journal.mark(job.record.job_id)
+            if is_over:
+                over.append(job)
+            elif job.is_launched:
+                self._background(self._end, job)
+        await self._delete(over)
+
+    async def resume(self) -> None:
+        """Go on where the last process of this endpoint stopped, once the sessions are back.
+
+        Jobs whose session did not come back are cancelled and deleted: it ended, and the process
+        died before it could do so.
+        """
+        await self.discard(
+            [job for job in self._jobs.values() if job.record.sid not in self._adopted]
+        )
+        waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
+        for job, still in zip(waiting, await survey(waiting), strict=True):
+            self._resume_one(job, still)
+
+    def _resume_one(self, job: Job, still: bool | None) -> None:
+        """Take up a job that runs (True), is over (False), or was never started (None)."""
+        if still is None and not job.record.cancel_requested:
+            self._background(self._relaunch, job)
+            return
+        if not still:
+            self._settle_soon(job, _report(job, None if still is None else _LOST))
+            return
+        job.is_launched = True
+        self._hear(_report(job, None, JobState.ACTIVE))
+        self._watch.add(job)
+        if job.record.cancel_requested:
+            self._background(self._end, job)
+
+    async def _relaunch(self, job: Job) -> None:
+        try:
+            await self._launch(job)
+        except SubmitFailed as error:
+            self._settle_soon(job, _report(job, error.detail))
+
+    async def _launch(self, job: Job) -> None:
+        native_id = await self._executors.launch(job.record, job.files)
+        job.is_launched = True
+        job.advance(native_id=native_id)
+        self._journal.mark(job.record.job_id)
+        if job.record.cancel_requested:
+            self._background(self._end, job)
+
+    async def _end(self, job: Job) -> None:
+        await self._executors.signal(job.record, job.files, signal.SIGTERM)
+        with anyio.move_on_after(CANCEL_GRACE):
+            await job.until_over()
+            return
+        await self._executors.signal(job.record, job.files, signal.SIGKILL)
+
+    def _hear(self, report: Report) -> None:
+        """Take a report; what is late, repeated or goes backwards is dropped."""
+        job = self._jobs.get(report.job_id)
+        if job is None or not report.state.may_follow(job.record.state):
+            return
+        if report.state.is_final:
+            self._settle_soon(job, report)
+        else:
+            self._enter(job, None, state=report.state, changed=report.time)
+
+    def _settle_soon(self, job: Job, report: Report) -> None:
+        if not job.is_settling and not job.record.state.is_final:
+            job.is_settling = True
+            self._background(self._settle, job, report)
+
+    async def _settle(self, job: Job, report: Report) -> None:
+        """Find out how a job ended, from its files, and make that known."""
+        ending = await ending_of(job)
+        if ending is None:
+            job.is_settling = False
+            self._watch.add(job)
+            return
+        verdict = judge(job.record, ending, report.exit_code, report.message)
+        self._enter(job, ending, **attrs.asdict(verdict), changed=report.time)
+        if job.record.discard:
+            await self._delete([job])
+
+    def _enter(self, job: Job, ending: Ending | None, **changes: Any) -> None:
+        job.advance(**changes)
+        self._journal.mark(job.record.job_id)
+        job.notify("job_status", news_of(job.record, ending))
+
+    def _record(self, job_id: str) -> JobRecord | None:
+        job = self._jobs.get(job_id)
+        return None if job is None else job.record
+
+    def _add(self, record: JobRecord, notify: Notify = silent) -> Job:
+        job = Job(record, JobFiles(self._output / record.sid / record.job_id), notify)
+        self._jobs[record.job_id] = job
+        if record.request_key is not None and not record.discard:
+            self._requests[record.sid, record.request_key] = job
+        return job
+
+    async def _delete(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            self._jobs.pop(job.record.job_id, None)
+            self._requests.pop((job.record.sid, job.record.request_key or ""), None)
+        if jobs:
+            await self._journal.delete([job.record.job_id for job in jobs])
+            await remove_files(jobs)
+
+
+def _belongs(job: Job, sid: str) -> bool:
+    return job.record.sid == sid and not job.record.discard
+
+
+def _checked(known: Job, wanted: Submission) -> Job:
+    if (known.record.spec, known.record.executor) != (wanted.spec, wanted.executor):
+        raise IdempotencyMismatch("this Idempotency-Key was used for another job: use a new key")
+    return known
+
+
+def _report(job: Job, message: str | None, state: JobState = JobState.FAILED) -> Report:
+    return Report(job.record.job_id, state, time.time(), None, message)

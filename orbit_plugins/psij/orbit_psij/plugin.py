@@ -1,0 +1,131 @@
+"""Serve jobs on an endpoint."""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import BaseRoute
+
+from orbit_core import HostInfo, HostRole, Plugin, hookimpl
+from orbit_core.context import PluginContext
+from orbit_core.errors import ConfigError, InvalidBody
+from orbit_core.models import UIConfig
+from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of
+
+from .client import PSIJClient
+from .files import StreamName
+from .models import LAUNCHERS, Cancelled, JobStatus, Submitted
+from .portal import UI
+from .specs import read_submission
+
+try:
+    from .executors import OFFERED
+    from .jobs import Jobs
+    from .session import PSIJSession
+except ModuleNotFoundError as error:
+    raise ConfigError(
+        f"{error.name} is not installed here: pip install 'orbit-psij[endpoint]'"
+    ) from error
+
+
+class PSIJPlugin(Plugin):
+    """Submit, watch and cancel jobs through PSI/J (https://exaworks.org/psij)."""
+
+    plugin_name: ClassVar[str] = "psij"
+    session_class = PSIJSession
+    client_class = PSIJClient
+    version: ClassVar[str] = "0.1.0"
+    ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UI
+    jobs: Jobs
+
+    def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
+        """Declare the routes."""
+        super().__init__(context, instance_name)
+        self.add_route_post("submit/{sid}", self._submit, idempotent=True)
+        self.add_route_get("status/{sid}/{job_id}", self._status)
+        self.add_route_get("list_jobs/{sid}", self._list_jobs)
+        self.add_route_post("cancel/{sid}/{job_id}", self._cancel)
+        self.add_route_get("output/{sid}/{job_id}", self._output)
+        self.add_route_get("executors", self._executors)
+
+    @classmethod
+    @hookimpl
+    def is_enabled(cls, host: HostInfo) -> bool:
+        """Decline the bridge: jobs run where the users' accounts are."""
+        return host.role is not HostRole.BRIDGE
+
+    @hookimpl
+    async def register_routes(self, context: PluginContext) -> Iterable[BaseRoute]:
+        """Bring sessions back, then their jobs."""
+        routes = await super().register_routes(context)
+        await self.jobs.resume()
+        return routes
+
+    async def start(self) -> None:
+        """Start PSI/J and read the jobs of before."""
+        self.jobs = Jobs(self.context)
+        await self.jobs.open()
+
+    async def stop(self) -> None:
+        """Leave the jobs running."""
+        await super().stop()
+        await self.jobs.close()
+
+    def _create_session(self, sid: str, **settings: Any) -> PSIJSession:
+        return PSIJSession(sid, self.jobs, **settings)
+
+    async def _submit(self, request: Request) -> Submitted:
+        """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
+        session = await self.session(request)
+        wanted = read_submission(await json_body(request), OFFERED)
+        key = request.headers.get("Idempotency-Key")
+        owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
+        submitted: Submitted = await session.submit(wanted, owned)
+        return submitted
+
+    async def _status(self, request: Request) -> JobStatus:
+        """Return a job's state and its output from ``stdout_offset`` and ``stderr_offset`` on."""
+        session = await self.session(request)
+        status: JobStatus = await session.status(
+            request.path_params["job_id"],
+            integer_parameter(request, "stdout_offset"),
+            integer_parameter(request, "stderr_offset"),
+        )
+        return status
+
+    async def _list_jobs(self, request: Request) -> dict[str, Any]:
+        """List the session's jobs."""
+        session = await self.session(request)
+        return {"jobs": session.list_jobs()}
+
+    async def _cancel(self, request: Request) -> Cancelled:
+        """End a job with all its processes, and answer when it is gone."""
+        session = await self.session(request)
+        cancelled: Cancelled = await session.cancel(request.path_params["job_id"])
+        return cancelled
+
+    async def _output(self, request: Request) -> StreamingResponse:
+        """Stream ``stream=stdout|stderr`` from ``offset`` on, with ``follow=true`` to the end."""
+        session = await self.session(request)
+        parts = session.output(
+            request.path_params["job_id"],
+            _stream_parameter(request),
+            integer_parameter(request, "offset"),
+            follow=flag_parameter(request, "follow"),
+        )
+        return StreamingResponse(parts, media_type="text/plain")
+
+    async def _executors(self, request: Request) -> dict[str, Any]:
+        """List the executors and launchers that jobs may name."""
+        return {"executors": [{"name": name} for name in OFFERED], "launchers": list(LAUNCHERS)}
+
+
+def _stream_parameter(request: Request) -> StreamName:
+    match request.query_params.get("stream", "stdout"):
+        case "stdout":
+            return "stdout"
+        case "stderr":
+            return "stderr"
+        case other:
+            raise InvalidBody(f"the parameter 'stream' must be stdout or stderr, not {other!r}")
