@@ -31,9 +31,6 @@ class Probe:
         A call that did not return is left behind in its thread. Until it does return, calls with
         the same ``key`` answer None at once: a dead mount costs one thread, not one per question.
         """
-        with self._lock:
-            if key in self._running:
-                return None
         with anyio.move_on_after(deadline):
             return await anyio.to_thread.run_sync(
                 self._run, key, function, abandon_on_cancel=True, limiter=self._limiter
@@ -41,8 +38,10 @@ class Probe:
         logger.warning("%s did not answer within %g s", key, deadline)
         return None
 
-    def _run(self, key: str, function: Callable[[], T]) -> T:
+    def _run(self, key: str, function: Callable[[], T]) -> T | None:
         with self._lock:
+            if key in self._running:
+                return None
             self._running.add(key)
         try:
             return function()

@@ -4,10 +4,10 @@ from typing import Any
 
 import anyio
 import pytest
+from orbit_sysinfo import SysInfoClient
+
 from orbit_core.models import HostRole
 from orbit_core.testing import ALICE, BOB, PluginUnderTest, open_plugin
-
-from orbit_sysinfo import SysInfoClient
 
 pytestmark = pytest.mark.anyio
 
