@@ -88,7 +88,9 @@ class EventRing:
         now = time.monotonic()
         self._kept.append(_Kept(notification, encoded, now))
         self._bytes += len(encoded)
-        while self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds:
+        while self._kept and (
+            self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds
+        ):
             self._bytes -= len(self._kept.popleft().encoded)
         self._changed.set()
 

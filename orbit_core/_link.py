@@ -129,11 +129,14 @@ class Link:
     async def run(self, socket: Socket, peer_received: int) -> None:
         """Carry the link on ``socket`` until it closes, sending again what the peer lacks.
 
-        A link that is still on another socket leaves that first. Raises ProtocolError if the
-        peer's count makes no sense.
+        A link that is still on another socket leaves that first.
         """
         self.cut()
-        self._acknowledge(peer_received)
+        try:
+            self._acknowledge(peer_received)
+        except ProtocolError as error:
+            self._break(socket, error)
+            return
         self._resend = len(self._unacknowledged)
         self._told = -1
         self._socket = socket
@@ -191,13 +194,15 @@ class Link:
     async def room(self) -> None:
         """Wait until few enough bytes are queued for another body part."""
         while self._queued > QUEUE_HIGH:
-            self._room = anyio.Event()
+            if self._room.is_set():
+                self._room = anyio.Event()
             await self._room.wait()
 
     async def flush(self) -> None:
         """Wait until what is queued has been given to the socket, if there is one."""
         while self._queue and self._socket is not None:
-            self._flushed = anyio.Event()
+            if self._flushed.is_set():
+                self._flushed = anyio.Event()
             await self._flushed.wait()
 
     def forget(self, stream: Stream) -> None:
@@ -271,9 +276,12 @@ class Link:
         except SocketClosed:
             pass
         except ProtocolError as error:
-            logger.warning("cutting a link whose peer breaks the protocol: %s", error)
-            self.is_broken = True
-            socket.abort()
+            self._break(socket, error)
+
+    def _break(self, socket: Socket, error: ProtocolError) -> None:
+        logger.warning("cutting a link whose peer breaks the protocol: %s", error)
+        self.is_broken = True
+        socket.abort()
 
     def _take(self, message: bytes) -> None:
         acknowledged, frames = split_message(message)
@@ -351,6 +359,9 @@ class Link:
             stream.cancel(InternalError("the handler failed after its response began"))
         except OrbitError as error:
             stream.cancel(error)
+        except Exception:  # whatever a peer asks for must not end the link, which serves others too
+            logger.exception("serving a call failed")
+            stream.cancel(InternalError("the handler failed; the log of its host has the traceback"))
         finally:
             if not stream.is_over:
                 unread = (

@@ -1,5 +1,6 @@
 """Relay HTTP requests to endpoints: the hot path, kept free of middleware, tasks and copies."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -38,6 +39,8 @@ _NOT_FORWARDED = _HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
 # An endpoint answers on the bridge's own origin: it may not set the bridge's cookies there, and a
 # page of its making may not run scripts there.
 _NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"content-security-policy", b"x-content-type-options"}
+_NO_NAME = re.compile(rb'[\x00-\x20\x7f()<>@,;:\[\]={}\\"/?]')
+_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _ADDED: Headers = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
 
 
@@ -99,7 +102,8 @@ class Proxy:
     def _member(self, scope: Scope, principal: Principal) -> Member:
         name = scope["path"].split("/", 2)[1]
         member = self._registry.get(name)
-        if not scope["raw_path"].startswith(b"/" + name.encode()):
+        raw, plain = scope["raw_path"], b"/" + name.encode()
+        if raw != plain and not raw.startswith(plain + b"/"):
             raise UnknownEndpoint(f"no endpoint is connected as {scope['raw_path']!r}")
         if principal.endpoint is not None and member.applicant.owner != principal.owner:
             raise Forbidden(f"endpoint {principal.endpoint} may only call endpoints of {principal.owner}")
@@ -164,7 +168,8 @@ class _Answer:
             head = await stream.response()
             headers = [pair for pair in head.headers if pair[0].lower() not in _NOT_RETURNED]
             start = {"type": "http.response.start", "status": head.status, "headers": headers + _ADDED}
-            await self._begin(start)
+            _check_answer(head.status, headers)
+            await self._send(start)
             self.status = head.status
             while True:
                 body = await stream.read()
@@ -184,12 +189,6 @@ class _Answer:
         self._connection.abort()
         await anyio.lowlevel.checkpoint()
 
-    async def _begin(self, start: dict[str, Any]) -> None:
-        try:
-            await self._send(start)
-        except RuntimeError:
-            raise OrbitError.from_reply(502, "", "the endpoint's answer has an invalid header") from None
-
 
 _CLIENT_LEFT = ConnectionLost("the client left")
 
@@ -202,6 +201,13 @@ async def _receive(receive: Receive) -> dict[str, Any]:
             raise _CLIENT_LEFT
         return {"body": message.get("body", b""), "more_body": message.get("more_body", False)}
     raise RequestTimeout(f"the body of this request stood still for {BODY_TIMEOUT:.0f} s")
+
+
+def _check_answer(status: int, headers: Headers) -> None:
+    """Refuse an endpoint's answer that is no HTTP, before anything of it is sent."""
+    names, values = b"".join([name for name, _ in headers]), b"".join([value for _, value in headers])
+    if _NO_NAME.search(names) or _NO_VALUE.search(values) or not 200 <= status <= 599:
+        raise OrbitError.from_reply(502, "", "the endpoint's answer has an invalid head")
 
 
 def _target(scope: Scope, name: str) -> bytes:

@@ -55,7 +55,7 @@ class Registrar:
         address = scope["client"][0] if scope["client"] else "an unknown address"
         name = check_name(headers.get(ENDPOINT), "endpoint name", reserved=RESERVED_NAMES)
         received, version = headers.get(RECEIVED, "0"), headers.get(VERSION, "")
-        if not (version.isdecimal() and received.isdecimal() and int(version) >= 1):
+        if not (_is_count(version) and _is_count(received) and int(version) >= 1):
             raise BadRequest(f"this is no ORBIT endpoint, or one too old for link version {LINK_VERSION}")
         owner, token_id = self._identity(scope, address, name)
         process = check_name(headers.get(PROCESS), "endpoint process")
@@ -70,6 +70,10 @@ class Registrar:
         if token.endpoint not in (None, name):
             raise Forbidden(f"this token is for the endpoint {token.endpoint!r}, not {name!r}")
         return token.owner, token.id
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20
 
 
 async def _refuse(error: OrbitError, send: Send) -> None:

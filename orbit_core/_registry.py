@@ -293,7 +293,9 @@ class Registry:
 
 def _proves(applicant: Applicant, member: Member) -> bool:
     """Tell whether an applicant is the endpoint that holds the name."""
-    same_key = secrets.compare_digest(member.resume_key, applicant.resume_key or "")
+    same_key = secrets.compare_digest(
+        member.resume_key.encode(), (applicant.resume_key or "").encode()
+    )
     return same_key and member.applicant.owner == applicant.owner
 
 

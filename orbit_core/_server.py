@@ -7,6 +7,7 @@ compressed to bombs.
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import ssl
 from collections import Counter
@@ -88,7 +89,6 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Put the connection where the application finds it."""
         super().on_message_begin()
-        self.connection.on_lost = None
         self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
         if self._head_timer is None:
             self._start_timer()
@@ -164,13 +164,20 @@ async def serve(app: ASGIApp, config: BridgeConfig) -> AsyncIterator[str]:
             f"certificate {config.cert} and key {config.key} cannot be used: {error}"
         ) from None
     async with anyio.create_task_group() as group:
-        group.start_soon(server.serve, [listener])
+        group.start_soon(_serve_until_cancelled, server, listener)
         while not server.started:
             await anyio.sleep(0.001)
-        try:
-            yield _url(config, listener)
-        finally:
-            server.should_exit = True
+        yield _url(config, listener)
+        group.cancel_scope.cancel()
+
+
+async def _serve_until_cancelled(server: _Server, listener: socket.socket) -> None:
+    """Serve; let the requests in flight end before leaving, however that comes."""
+    try:
+        await server.serve([listener])
+    finally:
+        with anyio.CancelScope(shield=True):
+            await server.shutdown([listener])
 
 
 def check_exposure(config: BridgeConfig) -> None:
@@ -179,12 +186,18 @@ def check_exposure(config: BridgeConfig) -> None:
         raise ConfigError("--cert and --key go together: give both or neither")
     if config.key is not None:
         check_private(config.key, "key file")
-    is_loopback = config.host in ("localhost", "::1") or config.host.startswith("127.")
-    if not is_loopback and config.cert is None and not config.insecure:
+    if not _is_loopback(config.host) and config.cert is None and not config.insecure:
         raise ConfigError(
             f"listening on {config.host} without TLS would show every token to the network: "
             "give --cert and --key, or say --insecure"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _uvicorn_config(app: ASGIApp, config: BridgeConfig) -> uvicorn.Config:

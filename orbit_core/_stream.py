@@ -86,7 +86,8 @@ class Stream:
         self._sink.send(Kind.OPEN, self.id, pack_request(head, body), fin=fin)
 
     async def respond(self, head: ResponseHead, body: bytes, *, fin: bool) -> None:
-        """Send the response's head and body, or its first part."""
+        """Send the response's head and body, or its first part. Raises the stream's error."""
+        self._check()
         self.head = head
         first = body[:CHUNK]
         rest = body[CHUNK:]
@@ -114,7 +115,7 @@ class Stream:
         chunk = self._arrived.popleft()
         self._unread -= len(chunk)
         self._taken += len(chunk)
-        if self._taken >= WINDOW // 2 and not self._received_all:
+        if self._taken >= WINDOW // 2 and not self._received_all and self.error is None:
             self._sink.send(Kind.CREDIT, self.id, pack_count(self._taken))
             self._taken = 0
         return chunk

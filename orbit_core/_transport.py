@@ -11,7 +11,7 @@ import httpx
 from ._frames import RequestHead
 from ._link import Link
 from ._stream import Stream
-from .errors import ConfigError, ConnectionLost
+from .errors import ConfigError, ConnectionLost, OrbitError
 
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
@@ -26,9 +26,11 @@ def trust(cert: Path | None) -> ssl.SSLContext:
     Raises ConfigError if the file is no certificate.
     """
     try:
-        return ssl.create_default_context(cafile=None if cert is None else str(cert))
+        context = ssl.create_default_context(cafile=None if cert is None else str(cert))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"the certificate {cert} cannot be used: {error}") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a pinned one need not be self-signed
+    return context
 
 
 class RetryTransport(httpx.AsyncBaseTransport):
@@ -98,12 +100,21 @@ class LinkTransport(httpx.AsyncBaseTransport):
         stream = self._link.call(head, body if small else b"", fin=small)
         try:
             if not small:
-                await stream.write(body, fin=True)
+                await _write_unless_answered(stream, body)
             answer = await stream.response()
         except BaseException:
             stream.cancel(_LEFT)
             raise
         return httpx.Response(answer.status, headers=answer.headers, stream=_StreamBody(stream))
+
+
+async def _write_unless_answered(stream: Stream, body: bytes) -> None:
+    """Send a request's body; a server may answer without having taken it."""
+    try:
+        await stream.write(body, fin=True)
+    except OrbitError:
+        if stream.head is None:
+            raise
 
 
 _LEFT = ConnectionLost("the caller left")

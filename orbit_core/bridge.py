@@ -26,7 +26,7 @@ from ._server import Connection, check_exposure, serve
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
-from .errors import Forbidden, OrbitError
+from .errors import BadRequest, Forbidden, OrbitError
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
 from .web import Site, error_reply
@@ -86,7 +86,10 @@ class Bridge:
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose principal is known."""
-        if scope["path"].split("/", 2)[1] in RESERVED_NAMES or scope["path"] == "/":
+        if not scope["path"].startswith("/"):
+            error = BadRequest(f"{scope['path']!r} is no path: it must begin with a slash")
+            await error_reply(error)(scope, receive, send)
+        elif scope["path"].split("/", 2)[1] in RESERVED_NAMES or scope["path"] == "/":
             assert self._site is not None
             await self._site(scope, receive, send)
         else:

@@ -20,7 +20,14 @@ from httpx_sse import SSEError, aconnect_sse
 
 from ._transport import RetryTransport, trust
 from .config import resolve_access
-from .errors import ConnectionLost, DeadlineExceeded, OrbitError, UnknownRoute
+from .errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    OrbitError,
+    TooManyRequests,
+    Unavailable,
+    UnknownRoute,
+)
 from .plugin_client import Callback, PluginClient, error_of
 
 logger = logging.getLogger(__name__)
@@ -163,10 +170,16 @@ class AsyncBridgeClient:
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Return the JSON that a route answers, such as ``GET /node7/sysinfo/homedir``. Raises OrbitError."""
-        response = await self.http.request(method, path, json=body, headers=headers)
+        try:
+            response = await self.http.request(method, path, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise ConnectionLost(f"{method} {path}: {error or type(error).__name__}") from error
         if response.status_code >= 400:
             raise error_of(response)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise OrbitError.from_reply(502, "", f"{method} {path} answers no JSON") from None
 
     async def list_endpoints(self) -> dict[str, Any]:
         """Return the connected endpoints by name: role, liveness, plugins with their portal pages."""
@@ -252,7 +265,7 @@ class AsyncBridgeClient:
                     failures = 0
                     last = event.id or last
                     yield event
-            except (httpx.TransportError, SSEError, ConnectionLost) as error:
+            except (httpx.TransportError, SSEError, Unavailable, TooManyRequests) as error:
                 logger.info("the event stream broke and is opened anew: %s", error)
             failures += 1
             await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))

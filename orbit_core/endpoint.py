@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from ._codec import from_wire, to_data
 from ._dial import Answer, Credentials, DialedSocket, dial, pause, socket_url
-from ._frames import Kind, pack_value, unpack_map
+from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
 from ._registry import Hello
@@ -27,7 +27,15 @@ from ._transport import LinkTransport
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import Access, EndpointConfig, resolve_access, state_home, write_private
-from .errors import ConnectionLost, DeadlineExceeded, Forbidden, NameInUse, OrbitError, Unauthorized
+from .errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidBody,
+    NameInUse,
+    OrbitError,
+    Unauthorized,
+)
 from .hookspecs import hookimpl
 from .models import EndpointInfo, HostInfo, Notification, RESERVED_NAMES, Topology, check_name
 
@@ -118,6 +126,8 @@ class Endpoint:
         self.stopped.set()
 
     async def _link_once(self) -> None:
+        if self.link.is_broken:  # what the bridge remembers of it is no use either
+            self._process = uuid.uuid4().hex
         credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
         async with dial(self.access, credentials) as (dialed, answer):
             self._remember(answer.resume_key)
@@ -147,6 +157,12 @@ class Endpoint:
         await self._site(scope, receive, send)
 
     def _hear(self, kind: Kind, payload: memoryview) -> None:
+        try:
+            self._take(kind, payload)
+        except (InvalidBody, AttributeError, TypeError) as error:
+            raise ProtocolError(f"the bridge sent a {kind.name} that is none: {error}") from None
+
+    def _take(self, kind: Kind, payload: memoryview) -> None:
         match kind:
             case Kind.WELCOME:
                 self._hear_topology({"changed": unpack_map(payload)}, Topology())

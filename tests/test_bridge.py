@@ -1,0 +1,428 @@
+import re
+
+import anyio
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from orbit_core.config import BridgeConfig
+from orbit_core.models import Principal, Role
+from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PROBE = "tests.probe_plugin:ProbePlugin"
+
+
+@pytest.fixture
+async def deployment(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], grace=0.3)
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
+        yield found
+
+
+@pytest.fixture
+async def admin(deployment):
+    async with opened(deployment, await deployment.token(ADMIN)) as client:
+        yield client
+
+
+@pytest.fixture
+async def anybody(deployment):
+    async with opened(deployment) as client:
+        yield client
+
+
+def opened(deployment, token=None):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(base_url=deployment.url, headers=headers)
+
+
+def fault(reply):
+    document = reply.json()
+    assert document["error"] is True
+    assert document["status_code"] == reply.status_code
+    return reply.status_code, document["code"]
+
+
+def handshake(deployment, token, path="/register", **changes):
+    headers = {
+        "orbit-endpoint": "other",
+        "orbit-process": "p1",
+        "orbit-link-version": "1",
+        "Authorization": f"Bearer {token}" if token else None,
+    }
+    for name, value in changes.items():
+        headers[name.replace("_", "-")] = value
+    given = {name: value for name, value in headers.items() if value is not None}
+    url = deployment.url.replace("http", "ws") + path
+    return connect(url, additional_headers=given, compression=None)
+
+
+async def refused(deployment, token, **changes):
+    with pytest.raises(InvalidStatus) as told:
+        async with handshake(deployment, token, **changes):
+            pass
+    response = told.value.response
+    code = re.search(rb'"code":"(\w+)"', response.body)
+    return response.status_code, code and code[1].decode()
+
+
+async def endpoint_token(deployment, owner="alice", name=None):
+    return await deployment.token(Principal(owner, Role.ENDPOINT, endpoint=name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"orbit_endpoint": None}, (400, "invalid_name"), id="no name"),
+        pytest.param({"orbit_endpoint": "../x"}, (400, "invalid_name"), id="path as name"),
+        pytest.param({"orbit_endpoint": "events"}, (400, "invalid_name"), id="reserved name"),
+        pytest.param({"orbit_endpoint": "bridge"}, (400, "invalid_name"), id="the bridge's name"),
+        pytest.param({"orbit_process": "a b"}, (400, "invalid_name"), id="bad process"),
+        pytest.param({"orbit_link_version": None}, (400, "bad_request"), id="no version"),
+        pytest.param({"orbit_link_version": "0"}, (400, "bad_request"), id="version 0"),
+        pytest.param({"orbit_received": "-1"}, (400, "bad_request"), id="negative count"),
+        pytest.param({"orbit_received": "9" * 5000}, (400, "bad_request"), id="endless count"),
+        pytest.param({"path": "/elsewhere"}, (404, "unknown_route"), id="other place"),
+        pytest.param({"orbit_endpoint": "node"}, (409, "name_in_use"), id="name in use"),
+        pytest.param(
+            {"orbit_endpoint": "node", "orbit_resume_key": "\xe9"},
+            (409, "name_in_use"),
+            id="resume key that is not ASCII",
+        ),
+    ],
+)
+async def test_a_handshake_with_a_fault_is_refused(deployment, changes, expected):
+    token = await endpoint_token(deployment)
+    assert await refused(deployment, token, **changes) == expected
+
+
+async def test_a_handshake_without_a_token_is_refused(deployment):
+    assert await refused(deployment, None) == (401, "unauthorized")
+
+
+async def test_a_handshake_with_a_wrong_token_is_refused(deployment):
+    assert await refused(deployment, "orbit_wrong") == (401, "unauthorized")
+
+
+async def test_a_clients_token_lets_no_endpoint_in(deployment):
+    token = await deployment.token(ALICE)
+    assert await refused(deployment, token) == (403, "forbidden")
+
+
+async def test_a_token_bound_to_a_name_lets_no_other_name_in(deployment):
+    token = await endpoint_token(deployment, name="mine")
+    assert await refused(deployment, token) == (403, "forbidden")
+    async with handshake(deployment, token, orbit_endpoint="mine") as joined:
+        assert joined.response.headers["orbit-resume-key"]
+
+
+async def test_an_endpoints_token_is_refused_on_the_http_side(deployment):
+    async with opened(deployment, await endpoint_token(deployment)) as client:
+        assert fault(await client.get("/endpoints")) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("message", ["text", b"short", bytes(8) + b"\x01\x00"], ids=str)
+async def test_a_peer_that_speaks_no_link_is_cut(deployment, message):
+    token = await endpoint_token(deployment)
+    async with handshake(deployment, token) as joined:
+        await joined.send(message)
+        with anyio.fail_after(5), pytest.raises(ConnectionClosed):
+            await joined.recv()
+
+
+async def test_a_resumption_that_makes_no_sense_is_cut_and_harms_nobody(deployment):
+    token = await endpoint_token(deployment)
+    async with handshake(deployment, token) as joined:
+        key = joined.response.headers["orbit-resume-key"]
+    changes = {"orbit_resume_key": key, "orbit_received": "99"}
+    async with handshake(deployment, token, **changes) as again:
+        with anyio.fail_after(5), pytest.raises(ConnectionClosed):
+            await again.recv()
+    async with deployment.client() as client:
+        assert await client.request("GET", "/node/probe/echo")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/", 200), ("/health", 200), ("/ready", 200), ("/favicon.ico", 404)],
+)
+async def test_an_open_path_needs_no_token(anybody, path, status):
+    assert (await anybody.get(path)).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/endpoints", "/events", "/metrics", "/plugins", "/node/x", "/x"])
+async def test_everything_else_needs_a_token(anybody, path):
+    reply = await anybody.get(path)
+    assert fault(reply) == (401, "unauthorized")
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_the_eleventh_wrong_token_in_a_minute_is_told_to_wait(deployment):
+    async with opened(deployment, "orbit_wrong") as client:
+        replies = [await client.get("/endpoints") for _ in range(11)]
+    assert [reply.status_code for reply in replies] == [401] * 10 + [429]
+    assert int(replies[-1].headers["Retry-After"]) >= 1
+
+
+async def test_health_and_readiness_are_told(anybody):
+    health = (await anybody.get("/health")).json()
+    assert health["status"] == "healthy"
+    assert (await anybody.get("/ready")).json() == {"status": "ready"}
+
+
+async def test_the_home_page_lists_endpoints_to_whom_it_knows(admin, anybody):
+    assert "<li>node (present)</li>" in (await admin.get("/")).text
+    page = await anybody.get("/")
+    assert "1 connected" in page.text
+    assert "node" not in page.text
+    assert page.headers["content-security-policy"] == "default-src 'self'"
+
+
+async def test_endpoints_are_listed_with_their_plugins(admin):
+    document = (await admin.post("/endpoint/list")).json()["data"]
+    assert document["bridge"]["url"].startswith("http://127.0.0.1:")
+    node = document["endpoints"]["node"]
+    assert node["endpoint"] == {"role": "standalone", "liveness": "present"}
+    plugin = node["plugins"]["probe"]
+    assert (plugin["type"], plugin["namespace"], plugin["version"]) == (
+        "probe", "/node/probe", "1.2",
+    )  # fmt: skip
+    assert "ui_config" in plugin
+
+
+async def test_endpoints_are_listed_in_short(admin):
+    assert (await admin.get("/endpoints")).json() == {
+        "endpoints": [
+            {
+                "name": "node",
+                "role": "standalone",
+                "plugins": ["probe"],
+                "connected": True,
+                "liveness": "present",
+                "plugin_count": 1,
+            }
+        ],
+        "total": 1,
+    }
+
+
+async def test_the_description_covers_the_bridge_and_the_plugins(admin):
+    document = (await admin.get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    assert set(document["paths"]["/tokens"]) == {"get", "post"}
+    item = document["paths"]["/node/probe/item/{item}"]["get"]
+    assert item["summary"] == "Answer with a parameter."
+    assert [parameter["name"] for parameter in item["parameters"]] == ["item"]
+    assert "requestBody" in document["paths"]["/node/probe/sink"]["post"]
+
+
+async def test_the_figures_count_endpoints_and_calls(admin):
+    await admin.get("/node/probe/echo")
+    text = (await admin.get("/metrics")).text
+    assert 'orbit_endpoints{liveness="present"} 1.0' in text
+    assert 'orbit_calls_total{status="200"} 1.0' in text
+
+
+async def test_the_bridges_own_plugins_are_described(admin):
+    reply = (await admin.get("/plugins")).json()
+    assert reply["plugins"] == {}
+    assert all(status["state"] != "served" for status in reply["statuses"])
+
+
+async def test_a_plugin_hosted_at_the_bridge_is_listed_as_its_endpoint(tmp_path, monkeypatch):
+    config = BridgeConfig(port=0, plugins=["sysinfo"])
+    async with (
+        open_deployment(tmp_path, config=config) as deployment,
+        opened(deployment, await deployment.token(ADMIN)) as client,
+    ):
+        (row,) = (await client.get("/endpoints")).json()["endpoints"]
+        reply = await client.get("/bridge/sysinfo/version")
+    assert (row["name"], row["role"], row["plugins"]) == ("bridge", "bridge", ["sysinfo"])
+    assert reply.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/tokens"),
+        ("POST", "/tokens"),
+        ("DELETE", "/tokens/t1"),
+        ("POST", "/endpoint/disconnect/node"),
+        ("POST", "/bridge/terminate"),
+    ],
+)
+async def test_what_administers_needs_an_administrator(deployment, method, path):
+    async with opened(deployment, await deployment.token(BOB)) as client:
+        assert fault(await client.request(method, path)) == (403, "forbidden")
+
+
+async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
+    made = (await admin.post("/tokens", json={"role": "client", "owner": "carol"})).json()
+    listed = (await admin.get("/tokens")).json()["tokens"]
+    assert made["id"] in [token["id"] for token in listed]
+    assert made["token"] not in str(listed)
+    async with opened(deployment, made["token"]) as client:
+        assert (await client.get("/auth")).json() == {"owner": "carol", "role": "client"}
+        assert (await admin.delete(f"/tokens/{made['id']}")).json() == {"ok": True}
+        assert fault(await client.get("/auth")) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        pytest.param({"owner": "x"}, "invalid_body", id="no role"),
+        pytest.param({"role": "king", "owner": "x"}, "invalid_body", id="unknown role"),
+        pytest.param({"role": "client", "owner": "../x"}, "invalid_name", id="bad owner"),
+        pytest.param({"role": "client", "owner": "x", "expires": 0}, "bad_request", id="no time"),
+        pytest.param(
+            {"role": "endpoint", "owner": "x", "endpoint": "a/b"}, "invalid_name", id="bad endpoint"
+        ),
+    ],
+)
+async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
+    assert fault(await admin.post("/tokens", json=body)) == (400, code)
+
+
+async def test_revoking_an_unknown_token_is_refused(admin):
+    assert fault(await admin.delete("/tokens/t0")) == (404, "unknown_token")
+
+
+async def test_a_revoked_token_cuts_the_link_that_it_opened(deployment, admin):
+    text = await endpoint_token(deployment, name="node")
+    token = deployment.bridge.tokens.find(text)
+    await admin.delete(f"/tokens/{token.id}")
+    endpoint = deployment.endpoints["node"]
+    with anyio.fail_after(5):
+        await endpoint.stopped.wait()
+    assert endpoint.fatal.status_code == 401
+    assert fault(await admin.get("/node/probe/echo")) == (404, "unknown_endpoint")
+
+
+async def test_a_revoked_token_cuts_its_listeners(deployment, admin):
+    token = deployment.bridge.tokens.find(await deployment.token(BOB))
+    async with (
+        opened(deployment, await deployment.token(BOB)) as client,
+        client.stream("GET", "/events") as events,
+    ):
+        chunks = events.aiter_bytes()
+        await anext(chunks)
+        await admin.delete(f"/tokens/{token.id}")
+        with anyio.fail_after(5), pytest.raises(httpx.TransportError):
+            await anext(chunks)
+
+
+async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
+    async with opened(deployment, await deployment.token(ALICE)) as client:
+        reply = await client.post("/auth")
+        del client.headers["Authorization"]
+        assert (await client.get("/auth")).json()["owner"] == "alice"
+        kept = dict(client.cookies)
+        await client.delete("/auth")
+        client.cookies.update(kept)
+        assert fault(await client.get("/auth")) == (401, "unauthorized")
+    cookie = reply.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "max-age=43200" in cookie
+
+
+async def test_a_cookie_is_not_for_pages_of_another_origin(deployment):
+    async with opened(deployment, await deployment.token(ALICE)) as client:
+        await client.post("/auth")
+        del client.headers["Authorization"]
+        reply = await client.get("/auth", headers={"Origin": "http://evil.example"})
+    assert fault(reply) == (403, "forbidden")
+
+
+async def test_a_disconnected_endpoint_leaves_and_its_name_is_free(deployment, admin):
+    endpoint = deployment.endpoints["node"]
+    reply = await admin.post("/endpoint/disconnect/node")
+    assert reply.json() == {"status": "shutdown", "endpoint": "node"}
+    with anyio.fail_after(5):
+        await endpoint.stopped.wait()
+    assert "disconnected by root" in endpoint.fatal.detail
+    assert (await admin.get("/endpoints")).json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("nobody", (404, "unknown_endpoint")), ("bridge", (400, "bad_request"))],
+)
+async def test_who_is_not_there_cannot_be_disconnected(admin, name, expected):
+    assert fault(await admin.post(f"/endpoint/disconnect/{name}")) == expected
+
+
+async def test_an_administrator_stops_the_bridge(deployment, admin):
+    assert (await admin.post("/bridge/terminate")).json()["status"] == "terminating"
+    assert deployment.bridge.stopped.is_set()
+
+
+async def test_an_endpoint_without_a_link_is_suspect_then_lost(deployment, admin):
+    endpoint = deployment.endpoints["node"]
+    endpoint.stopped.set()
+    endpoint.link.cut()
+    seen = []
+
+    async def liveness():
+        rows = (await admin.get("/endpoints")).json()["endpoints"]
+        if rows and rows[0]["liveness"] not in seen:
+            seen.append(rows[0]["liveness"])
+        return not rows
+
+    with anyio.fail_after(5):
+        while not await liveness():
+            await anyio.sleep(0.005)
+    assert "suspect" in seen
+
+
+async def test_a_peer_that_never_says_hello_is_not_listed(deployment, admin):
+    token = await endpoint_token(deployment)
+    async with handshake(deployment, token):
+        await until(lambda: len(deployment.bridge.registry.members) == 2)
+        rows = (await admin.get("/endpoints")).json()["endpoints"]
+    assert [row["name"] for row in rows] == ["node"]
+
+
+async def test_without_authentication_everybody_administers_but_only_as_localhost(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], no_auth=True)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment,
+        opened(deployment) as client,
+    ):
+        assert (await client.get("/auth")).json()["role"] == "admin"
+        assert (await client.post("/auth")).json() == {"ok": True}
+        reply = await client.get("/endpoints", headers={"Host": "evil.example"})
+    assert fault(reply) == (403, "forbidden")
+
+
+async def test_named_origins_may_call(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], allow_origins=["https://portal.example"])
+    async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:
+        headers = {"Origin": "https://portal.example", "Access-Control-Request-Method": "POST"}
+        reply = await client.options("/endpoint/list", headers=headers)
+    assert reply.headers["access-control-allow-origin"] == "https://portal.example"
+
+
+async def test_a_given_token_is_accepted_as_an_administrators(tmp_path, monkeypatch):
+    monkeypatch.setenv("ORBIT_TOKEN", "given-secret")
+    for _ in range(2):
+        async with (
+            open_deployment(tmp_path) as deployment,
+            opened(deployment, "given-secret") as client,
+        ):
+            assert (await client.get("/auth")).json()["role"] == "admin"
+            assert len(deployment.bridge.tokens.list()) == 1
+
+
+async def test_the_first_start_leaves_an_administrators_token_for_this_user_alone(tmp_path):
+    for _ in range(2):
+        async with open_deployment(tmp_path) as deployment:
+            path = tmp_path / "bridge" / "admin.token"
+            assert path.stat().st_mode & 0o777 == 0o600
+            async with opened(deployment, path.read_text()) as client:
+                assert (await client.get("/auth")).json()["role"] == "admin"
+            assert len(deployment.bridge.tokens.list()) == 1
