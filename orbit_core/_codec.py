@@ -219,7 +219,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def encode_json(value: Any) -> str:
-    """Return ``value`` as one line of JSON that `parse_json` reads. Raises TypeError, ValueError."""
+    """Return a line of JSON that `parse_json` reads back. Raises TypeError, ValueError."""
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=for_json)
     except RecursionError:
