@@ -1,5 +1,6 @@
 """Add ``orbit sysinfo``: show a host's metrics once, or watch them."""
 
+import json
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -32,13 +33,13 @@ def show_command(context: click.Context, endpoint: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def watch_command(context: click.Context, endpoint: str, count: int | None, as_json: bool) -> None:
-    """Print one line a second on ENDPOINT's host, until interrupted."""
+    """Print a line a second on ENDPOINT's host (JSON Lines with --json), until interrupted."""
     with (
         open_plugin(context, endpoint, "sysinfo") as plugin,
         closing(plugin.stream_metrics()) as samples,
     ):
         for sample in islice(samples, count):
-            show(sample, as_json, summarise)
+            click.echo(json.dumps(sample) if as_json else summarise(sample))
 
 
 def summarise(metrics: dict[str, Any]) -> str:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -56,9 +57,9 @@ def fake(path: Path, script: str) -> Path:
     return path
 
 
-def make_gpus(tmp_path: Path, deadline: float = 20, **environment: str) -> Gpus:
+def make_gpus(tmp_path: Path, deadline: float = 20, **tools: str) -> Gpus:
     path = f"{tmp_path}/bin:/usr/bin:/bin"
-    return Gpus(Probe(), {"PATH": path, **environment}, tmp_path / "sys", deadline)
+    return Gpus(Probe(), {"PATH": path, **tools}, tmp_path / "sys", deadline)
 
 
 async def test_nvidia_gpus_are_found_with_their_load(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ async def test_a_tool_that_the_environment_names_serves_detection_and_load(
     tmp_path: Path, variable: str, script: str, vendor: str
 ) -> None:
     tool = fake(tmp_path / "opt/tool", script)
-    found = make_gpus(tmp_path, **{variable: str(tool)})
+    found = make_gpus(tmp_path, 20, **{variable: str(tool)})
     await found.detect()
     first = (await found.read())[0]
     assert first["vendor"] == vendor
@@ -183,7 +184,7 @@ def test_half_a_surrogate_pair_becomes_text_that_can_be_sent() -> None:
 
 
 def test_a_load_that_is_not_a_finite_number_stays_unknown() -> None:
-    assert gpus.parse_nvidia_loads("0, nan, inf, 1.5, x, 2") == {
+    assert gpus.parse_nvidia_loads("0, nan, inf, 1.5, x, 2\n1, 2\n") == {
         "nvidia0": GpuLoad(None, None, 1.5, None, 2)
     }
 
@@ -196,7 +197,7 @@ PARSERS = [
 
 @pytest.mark.parametrize("parse", PARSERS)
 @given(text=st.text() | st.from_regex(r"(\d+(, [^,\n]*){3,6}\n){1,3}"))
-def test_any_output_can_be_parsed(parse: "gpus.Callable[[str], object]", text: str) -> None:
+def test_any_output_can_be_parsed(parse: Callable[[str], object], text: str) -> None:
     assert not parse(text) or text
 
 

@@ -31,9 +31,11 @@ async def test_homedir_follows_the_environment(
 
 
 async def test_host_role_names_every_key_even_outside_a_job(tmp_path: Path) -> None:
-    async with open_plugin(TARGET, tmp_path, instance="sysinfo", role=HostRole.LOGIN) as served:
-        async with served.http() as http:
-            found = await SysInfoClient(http, "/sysinfo").host_role()
+    async with (
+        open_plugin(TARGET, tmp_path, instance="sysinfo", role=HostRole.LOGIN) as served,
+        served.http() as http,
+    ):
+        found = await SysInfoClient(http, "/sysinfo").host_role()
     assert found.pop("python_version").startswith("3.")
     assert found == {
         "role": "login",
@@ -115,8 +117,10 @@ async def read_stream(served: PluginUnderTest, samples: int) -> tuple[dict[str, 
                 left.set()
 
     path = "/sysinfo/metrics/stream"
-    scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
-    scope |= {"root_path": "", "orbit.principal": ALICE, "asgi": {"spec_version": "2.3"}}
+    scope: dict[str, Any] = {
+        **{"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""},
+        **{"root_path": "", "orbit.principal": ALICE, "asgi": {"spec_version": "2.3"}},
+    }
     with anyio.fail_after(20):
         await served._site(scope, receive, send)
     return start, bodies
