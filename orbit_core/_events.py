@@ -149,7 +149,7 @@ class EventRing:
             return self._end, b""
         epoch, _, number = last_event_id.rpartition("-")
         if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
-            return self._end, self._gap(None)
+            return self._end, self._gap(None, self._end)
         return min(int(number), self._end), b""
 
     def _take(self, position: int, wanted: Filter) -> tuple[int, bytes]:
@@ -157,14 +157,14 @@ class EventRing:
         start = self._end - len(self._kept)
         gap = b""
         if position < start:
-            gap = self._gap(start - position)
+            gap = self._gap(start - position, start)
             position = start
         batch = islice(self._kept, position - start, position - start + BATCH)
         chosen = [kept.encoded for kept in batch if wanted.passes(kept.notification)]
         return min(position + BATCH, self._end), gap + b"".join(chosen)
 
-    def _gap(self, lost: int | None) -> bytes:
-        data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": self._end}})
+    def _gap(self, lost: int | None, resumes_after: int) -> bytes:
+        data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": resumes_after}})
         return b"event: gap\ndata: %s\n\n" % data.encode()
 
 

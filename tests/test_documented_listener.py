@@ -1,0 +1,41 @@
+"""The listener of the documentation needs the distribution sseclient-py, not sseclient."""
+
+import json
+
+import anyio
+import anyio.to_thread
+import pytest
+import requests
+import sseclient
+
+from orbit_core.testing import open_deployment
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_documented_listener_hears_the_topology_then_a_notification(tmp_path):
+    plugins = {"node": ["tests.probe_plugin:ProbePlugin"]}
+    topics = []
+    began = anyio.Event()
+
+    def follow(url, headers):
+        with requests.get(url + "/events", stream=True, headers=headers) as response:
+            for event in sseclient.SSEClient(response).events():
+                topics.append(json.loads(event.data)["topic"])
+                anyio.from_thread.run_sync(began.set)
+                if topics[-1] == "notification":
+                    return
+
+    async with (
+        open_deployment(tmp_path, plugins=plugins) as deployment,
+        deployment.client() as client,
+        anyio.create_task_group() as group,
+    ):
+        headers = {"Authorization": f"Bearer {await deployment.token()}"}
+        group.start_soon(anyio.to_thread.run_sync, follow, deployment.url, headers)
+        with anyio.fail_after(10):
+            await began.wait()
+            await client.request("POST", "/node/probe/notify", {"data": 1})
+            while "notification" not in topics:
+                await anyio.sleep(0.005)
+    assert (topics[0], topics[-1]) == ("topology", "notification")

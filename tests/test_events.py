@@ -1,0 +1,276 @@
+import json
+
+import anyio
+import pytest
+
+from orbit_core import _events
+from orbit_core._events import EventRing, Filter
+from orbit_core.config import BridgeConfig
+from orbit_core.models import Notification
+from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PROBE = "tests.probe_plugin:ProbePlugin"
+
+
+@pytest.fixture
+async def deployment(tmp_path):
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(deployment):
+    async with deployment.client(ALICE) as found:
+        yield found
+
+
+class Listening:
+    """Read one event stream, event by event."""
+
+    def __init__(self, response):
+        self.chunks = response.aiter_text()
+        self.text = ""
+
+    async def frame(self):
+        with anyio.fail_after(5):
+            while "\n\n" not in self.text:
+                self.text += await anext(self.chunks)
+        frame, self.text = self.text.split("\n\n", 1)
+        return dict(line.split(": ", 1) for line in frame.splitlines() if line[0] != ":")
+
+    async def event(self, kind="notification"):
+        while True:
+            frame = await self.frame()
+            document = json.loads(frame.get("data", "{}"))
+            if document.get("topic") == kind:
+                return frame.get("id"), document["data"]
+
+
+def listen(client, last=None, **parameters):
+    headers = {"Last-Event-ID": last} if last else {}
+    return client.http.stream("GET", "/events", params=parameters, headers=headers)
+
+
+async def notify(client, data, topic="news", owner=None):
+    body = {"topic": topic, "data": data, "owner": owner}
+    await client.request("POST", "/node/probe/notify", body)
+
+
+async def arrived(deployment, count):
+    await until(lambda: deployment.bridge.ring.end >= count)
+
+
+async def test_the_topology_comes_first(client):
+    async with listen(client) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        frame = await Listening(response).frame()
+    document = json.loads(frame["data"])
+    assert document["topic"] == "topology"
+    assert list(document["data"]["endpoints"]) == ["node"]
+
+
+async def test_a_notification_has_the_documented_frame(client):
+    async with listen(client) as response:
+        stream = Listening(response)
+        await stream.frame()
+        await notify(client, {"n": 1})
+        identity, data = await stream.event()
+    assert identity
+    assert {key: data[key] for key in ("endpoint", "plugin", "topic", "data", "seq")} == {
+        "endpoint": "node", "plugin": "probe", "topic": "news", "data": {"n": 1}, "seq": 1,
+    }  # fmt: skip
+
+
+async def test_a_change_of_the_topology_is_told(deployment, client):
+    async with listen(client) as response:
+        stream = Listening(response)
+        await stream.frame()
+        async with deployment.endpoint("second", [PROBE]):
+            while True:
+                _, data = await stream.event("topology")
+                if "second" in data["endpoints"]:
+                    break
+
+
+async def test_a_listener_that_comes_back_hears_what_it_missed_once(deployment, client):
+    async with listen(client) as response:
+        stream = Listening(response)
+        await stream.frame()
+        await notify(client, 1)
+        last, _ = await stream.event()
+    for number in (2, 3):
+        await notify(client, number)
+    await arrived(deployment, 3)
+    async with listen(client, last) as response:
+        stream = Listening(response)
+        found = [(await stream.event())[1]["data"] for _ in range(2)]
+        await notify(client, 4)
+        found.append((await stream.event())[1]["data"])
+    assert found == [2, 3, 4]
+
+
+async def test_the_last_event_id_may_come_as_a_parameter(deployment, client):
+    await notify(client, 1)
+    await arrived(deployment, 1)
+    epoch = deployment.bridge.ring._epoch
+    async with listen(client, last_event_id=f"{epoch}-0") as response:
+        assert (await Listening(response).event())[1]["data"] == 1
+
+
+@pytest.mark.parametrize("last", ["other-5", "nonsense", "-", "x-²"])
+async def test_an_id_of_another_time_brings_a_gap(client, last):
+    async with listen(client, last_event_id=last) as response:
+        _, gap = await Listening(response).event("gap")
+    assert gap["lost"] is None
+
+
+async def test_what_the_ring_no_longer_holds_is_a_counted_gap(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], event_ring_bytes=1000)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment,
+        deployment.client() as client,
+    ):
+        for number in range(20):
+            await notify(client, number)
+        await arrived(deployment, 20)
+        last = f"{deployment.bridge.ring._epoch}-1"
+        async with listen(client, last) as response:
+            stream = Listening(response)
+            _, gap = await stream.event("gap")
+            _, first = await stream.event()
+    assert gap["lost"] == first["data"] - 1
+    assert gap["resumes_after"] == first["data"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"topic": "a"}, ["one"]),
+        ({"plugin": "probe"}, ["one", "two"]),
+        ({"plugin": "other"}, []),
+        ({"endpoint": "node", "topic": "b"}, ["two"]),
+        ({"endpoint": "elsewhere"}, []),
+    ],
+    ids=["topic", "plugin", "other plugin", "endpoint and topic", "other endpoint"],
+)
+async def test_a_listener_hears_only_what_it_asked_for(client, wanted, expected):
+    async with listen(client, **wanted) as response, listen(client) as complete:
+        stream, everything = Listening(response), Listening(complete)
+        await stream.frame()
+        await everything.frame()
+        for data, topic in (("one", "a"), ("two", "b")):
+            await notify(client, data, topic)
+            await everything.event()
+        found = [(await stream.event())[1]["data"] for _ in expected]
+    assert found == expected
+    assert stream.text == ""
+
+
+@pytest.mark.parametrize(
+    ("principal", "expected"),
+    [(ALICE, ["hers", "everybody's"]), (BOB, ["everybody's"]), (ADMIN, ["hers", "everybody's"])],
+    ids=["owner", "somebody else", "administrator"],
+)
+async def test_an_owners_notifications_are_hers_and_the_administrators(
+    deployment, client, principal, expected
+):
+    async with deployment.client(principal) as other, listen(other) as response:
+        stream = Listening(response)
+        await stream.frame()
+        await notify(client, "hers", owner="alice")
+        await notify(client, "everybody's")
+        found = [(await stream.event())[1]["data"] for _ in expected]
+    assert found == expected
+
+
+async def test_a_head_request_for_the_events_ends(client):
+    with anyio.fail_after(5):
+        response = await client.http.head("/events")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+async def test_a_listener_that_leaves_is_forgotten(deployment, client):
+    async with listen(client) as response:
+        await Listening(response).frame()
+        assert len(deployment.bridge.listeners) == 1
+    await until(lambda: not deployment.bridge.listeners)
+    await until(lambda: not deployment.bridge.ring.listeners)
+
+
+def ring(max_bytes=10_000, max_seconds=60.0):
+    return EventRing(max_bytes, max_seconds, lambda: {"endpoints": {}})
+
+
+def news(data):
+    return Notification("node", "probe", "news", data)
+
+
+async def test_a_silent_time_brings_comments(monkeypatch):
+    monkeypatch.setattr(_events, "KEEP_ALIVE", 0.01)
+    events = ring().listen(Filter(ADMIN), None)
+    with anyio.fail_after(5):
+        await anext(events)
+        assert await anext(events) == b": keep-alive\n\n"
+        assert await anext(events) == b": keep-alive\n\n"
+    await events.aclose()
+
+
+async def test_an_event_larger_than_the_ring_is_a_gap_and_ends_nothing():
+    found = ring(max_bytes=300)
+    events = found.listen(Filter(ADMIN), None)
+    await anext(events)
+    found.append(news("x" * 1000))
+    with anyio.fail_after(5):
+        assert b'"lost": 1' in await anext(events)
+        found.append(news("small"))
+        assert b"small" in await anext(events)
+    await events.aclose()
+
+
+async def test_an_old_event_leaves_the_ring():
+    found = ring(max_seconds=-1.0)
+    found.append(news(1))
+    events = found.listen(Filter(ADMIN), f"{found._epoch}-0")
+    await anext(events)
+    with anyio.fail_after(5):
+        assert b'"gap"' in await anext(events)
+    await events.aclose()
+
+
+async def test_more_events_than_a_batch_all_arrive_in_order():
+    found = ring(max_bytes=10_000_000)
+    for number in range(2000):
+        found.append(news(number))
+    events = found.listen(Filter(ADMIN, topic="news"), f"{found._epoch}-0")
+    text = b""
+    with anyio.fail_after(5):
+        while text.count(b"\nid: ") + text.startswith(b"id: ") < 1999:
+            text += await anext(events)
+    numbers = [
+        json.loads(line[6:])["data"]["data"]
+        for line in text.splitlines()
+        if b'"notification"' in line
+    ]
+    assert numbers == list(range(2000))
+    await events.aclose()
+
+
+async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment,
+        deployment.client() as client,
+        await anyio.connect_tcp("127.0.0.1", int(deployment.url.rpartition(":")[2])) as stalled,
+    ):
+        token = await deployment.token()
+        head = f"GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        await stalled.send(head.encode())
+        await until(lambda: deployment.bridge.listeners)
+        with anyio.fail_after(20):
+            while deployment.bridge.listeners:
+                await notify(client, "x" * 1_000_000)
+        async with listen(client) as response:
+            assert await Listening(response).frame()
