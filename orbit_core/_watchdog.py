@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from ._tasks import open_tasks
+
 logger = logging.getLogger(__name__)
 
 STALL = 0.2
@@ -33,9 +35,12 @@ class _Watch:
             silence = time.monotonic() - self.beat
             if silence > STALL and self._reported != self.beat:
                 self._reported = self.beat
-                frame = sys._current_frames().get(self._thread)
-                stack = "".join(traceback.format_stack(frame)) if frame else ""
-                logger.warning("the event loop has not turned for %.0f ms; it is at\n%s", silence * 1000, stack)
+                stack = traceback.format_stack(sys._current_frames()[self._thread])
+                logger.warning(
+                    "the event loop has not turned for %.0f ms; it is at\n%s",
+                    silence * 1000,
+                    "".join(stack),
+                )
 
 
 @asynccontextmanager
@@ -45,12 +50,12 @@ async def watch_loop() -> AsyncIterator[None]:
     thread = threading.Thread(target=watch.look, name="orbit-watchdog", daemon=True)
     thread.start()
     try:
-        async with anyio.create_task_group() as group:
+        async with open_tasks() as group:
             group.start_soon(_beat, watch)
             yield
-            group.cancel_scope.cancel()
     finally:
         watch.stopped.set()
+        thread.join()
 
 
 async def _beat(watch: _Watch) -> None:

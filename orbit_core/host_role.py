@@ -19,7 +19,7 @@ _JOB_IDS = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID"}
 
 
 async def detect_host() -> HostInfo:
-    """Return this host's role: ``compute`` inside a batch job, ``login`` beside a scheduler, else ``standalone``."""
+    """Return what this host is: ``compute`` in a batch job, ``login`` beside a scheduler."""
     python = ".".join(map(str, sys.version_info[:3]))
     for scheduler, variable in _JOB_IDS.items():
         if job_id := os.environ.get(variable):
@@ -37,6 +37,7 @@ async def _answers(command: tuple[str, ...]) -> bool:
         with anyio.fail_after(DEADLINE):
             done = await anyio.run_process(command, check=False, env={**os.environ, "LC_ALL": "C"})
     except (OSError, TimeoutError) as error:
-        logger.warning("%s is installed but does not answer: %s", command[0], error or "no answer in time")
+        reason = str(error) or "no answer in time"
+        logger.warning("%s is installed but does not answer: %s", command[0], reason)
         return False
     return done.returncode == 0
