@@ -1,0 +1,100 @@
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "orbit_core"
+
+ROWS = [
+    "errors models _tasks",
+    "_codec _store _lock _frames _session _lifetimes",
+    "config context _wire_events web auth _idempotency plugin_client _stream",
+    "hookspecs sessions _link _events _server _watchdog host_role",
+    "_hooks plugins plugin _registry _host _transport",
+    "client _register _proxy _metrics _openapi _bridge_routes _dial bridge endpoint _blocking",
+    "testing command cli serve",
+    "__init__",
+]
+ROW = {module: number for number, row in enumerate(ROWS) for module in row.split()}
+
+MODULES = sorted(CORE.glob("*.py"))
+PLUGIN_FILES = sorted(
+    path
+    for path in (ROOT / "orbit_plugins").glob("*/orbit_*/**/*.py")
+    if "tests" not in path.relative_to(ROOT).parts
+)
+
+
+def stem(path):
+    return path.stem
+
+
+def place(path):
+    return str(path.relative_to(ROOT))
+
+
+def imports(path):
+    """Return the modules of orbit_core that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("orbit_core.") for alias in node.names
+                      if alias.name.split(".")[0] == "orbit_core"}  # fmt: skip
+        elif isinstance(node, ast.ImportFrom) and (node.level or node.module == "orbit_core"):
+            names = {alias.name for alias in node.names}
+            found |= {node.module} if node.level and node.module else names
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("orbit_core."):
+            found.add(node.module.removeprefix("orbit_core."))
+    return found
+
+
+def test_every_module_has_its_row():
+    assert sorted(ROW) == sorted(map(stem, MODULES))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=stem)
+def test_a_module_imports_only_from_its_own_row_and_those_above(path):
+    below = {name for name in imports(path) if ROW[name] > ROW[path.stem]}
+
+    assert not below
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    TopologicalSorter({path.stem: imports(path) for path in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("path", [*MODULES, *PLUGIN_FILES], ids=place)
+def test_imports_stand_at_the_top_and_not_for_type_checkers_only(path):
+    tree = ast.parse(path.read_text())
+    inner = [
+        node.lineno
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+    assert not inner
+    assert "TYPE_CHECKING" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", PLUGIN_FILES, ids=place)
+def test_a_plugin_imports_only_what_is_public(path):
+    tree = ast.parse(path.read_text())
+    private = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "orbit_core"
+        for alias in node.names
+        if "._" in f".{node.module}.{alias.name}"
+    } | {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+        if alias.name.startswith("orbit_core._")
+    }
+
+    assert not private
