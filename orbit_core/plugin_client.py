@@ -177,7 +177,9 @@ _PATIENT = httpx.Timeout(30.0, read=None)
 
 
 def _broken(error: httpx.TransportError) -> ConnectionLost:
-    return ConnectionLost(f"the connection broke during the reply: {error or type(error).__name__}")
+    return ConnectionLost(
+        f"the connection broke during the reply: {str(error) or type(error).__name__}"
+    )
 
 
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:
