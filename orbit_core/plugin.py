@@ -19,7 +19,7 @@ from ._hooks import HOOKS
 from ._idempotency import Idempotency
 from .context import PluginContext
 from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
-from .hookspecs import hookimpl
+from .hookspecs import PROJECT, hookimpl
 from .models import HostInfo, HostRole, Topology, UIConfig, check_name
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
 from .web import Reply, json_body, principal_of
@@ -50,8 +50,9 @@ class Plugin:
         super().__init_subclass__()
         for name in HOOKS:
             member = cls.__dict__.get(name)
-            if member is not None:
-                hookimpl(getattr(member, "__func__", member))
+            function = getattr(member, "__func__", member)
+            if function is not None and not hasattr(function, f"{PROJECT}_impl"):
+                hookimpl(function)
 
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
         """Keep the context; nothing starts before `register_routes`."""
@@ -156,6 +157,12 @@ class Plugin:
         self.context.notify(topic, data)
 
     def _make_session(self, sid: str, settings: dict[str, Any], owner: str | None) -> PluginSession:
+        if "self" in settings:
+            raise InvalidBody(
+                "this plugin's sessions do not take that: no setting is called 'self'"
+            )
+        if "self" in settings:
+            raise InvalidBody("this plugin's sessions do not take that: a setting named 'self'")
         session = self._create_session(sid, **settings)
         session.owner = owner
         session.notify = partial(self.context.notify, session=sid, owner=owner)
