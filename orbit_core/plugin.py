@@ -51,7 +51,7 @@ class Plugin:
         for name in HOOKS:
             member = cls.__dict__.get(name)
             function = getattr(member, "__func__", member)
-            if function is not None and not hasattr(function, f"{PROJECT}_impl"):
+            if inspect.isroutine(function) and not hasattr(function, f"{PROJECT}_impl"):
                 hookimpl(function)
 
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
