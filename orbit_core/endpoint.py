@@ -23,7 +23,7 @@ from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
 from ._registry import Hello
-from ._transport import LinkTransport
+from ._transport import LinkTransport, trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import Access, EndpointConfig, resolve_access, state_home, write_private
@@ -198,7 +198,8 @@ async def open_endpoint(
     """
     name = check_name(config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES)
     access = resolve_access(config.url, token, config.cert, file=config)
-    socket_url(access.url)
+    if socket_url(access.url).startswith("wss:"):
+        trust(access.cert)
     state_dir = config.state_dir or state_home() / name
     async with open_host(name, host, state_dir) as plugin_host, anyio.create_task_group() as group:
         endpoint = Endpoint(name, access, plugin_host, group)

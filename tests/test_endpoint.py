@@ -1,0 +1,192 @@
+import anyio
+import pytest
+
+from orbit_core import endpoint as endpoint_module
+from orbit_core.bridge import open_bridge
+from orbit_core.config import BridgeConfig, EndpointConfig
+from orbit_core.endpoint import open_endpoint
+from orbit_core.errors import ConfigError, Forbidden, InvalidName, NameInUse, Unauthorized
+from orbit_core.models import HostInfo, HostRole, Principal, Role
+from orbit_core.testing import ADMIN, BOB, open_deployment
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PROBE = "tests.probe_plugin:ProbePlugin"
+HOST = HostInfo(HostRole.STANDALONE)
+
+
+@pytest.fixture
+async def deployment(tmp_path):
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(deployment):
+    async with deployment.client() as found:
+        yield found
+
+
+def probe(endpoint):
+    return endpoint.host.plugins.served["probe"].plugin
+
+
+def lonely(deployment, tmp_path, **changes):
+    settings = {"name": "lonely", "url": deployment.url, "plugins": [], "state_dir": tmp_path / "l"}
+    return EndpointConfig(**{**settings, **changes})
+
+
+async def test_an_endpoint_comes_back_by_itself_when_its_bridge_restarts(tmp_path):
+    config = BridgeConfig(port=0, plugins=[])
+    async with open_deployment(tmp_path, config=config) as first:
+        token = await first.token(Principal("alice", Role.ENDPOINT))
+        url = first.url
+    again = BridgeConfig(port=int(url.rpartition(":")[2]), plugins=[], state_dir=tmp_path / "bridge")
+    settings = EndpointConfig(name="node", url=url, plugins=[], state_dir=tmp_path / "node")
+    async with open_endpoint(settings, HOST, token=token) as endpoint:
+        for _ in range(2):
+            async with open_bridge(again) as bridge:
+                await until(lambda: bridge.registry.topology().get("node"), 20)
+                await until(lambda: endpoint.link.is_attached)
+        assert not endpoint.stopped.is_set()
+
+
+async def test_a_call_goes_on_when_the_network_breaks_under_it(deployment, client):
+    endpoint = deployment.endpoints["node"]
+    answers = []
+
+    async def call():
+        answers.append(await client.request("GET", "/node/probe/hang"))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await until(lambda: probe(endpoint).entered)
+            endpoint.link.cut()
+            await until(lambda: endpoint.link.is_attached)
+            probe(endpoint).go.set()
+    assert answers == [{"went": True}]
+
+
+async def test_a_link_whose_protocol_broke_begins_anew(deployment, client):
+    endpoint = deployment.endpoints["node"]
+    for link in (endpoint.link, deployment.bridge.registry.get("node").link):
+        before = link
+        link.send(1, 1 + link._first_id % 2, b"rubbish")
+        await until(lambda link=before: not link.is_attached or link.is_broken)
+        await until(lambda: endpoint.link.is_attached and not endpoint.link.is_broken)
+        with anyio.fail_after(10):
+            await client.wait_for_endpoint("node")
+            assert await client.request("GET", "/node/probe/echo")
+
+
+async def test_an_endpoint_restarted_under_its_name_serves_again(deployment, client):
+    for _ in range(2):
+        async with deployment.endpoint("other", [PROBE]):
+            assert await client.request("GET", "/other/probe/echo")
+
+
+async def test_a_plugin_calls_a_plugin_of_another_endpoint(deployment, client):
+    async with deployment.endpoint("other", [PROBE]):
+        body = {"path": "/node/probe/echo"}
+        reply = await client.request("POST", "/other/probe/hub", body)
+    assert reply["status"] == 200
+    assert (reply["answer"]["owner"], reply["answer"]["endpoint"]) == ("alice", "other")
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_a_plugin_sends_a_body_of_any_size_through_its_hub(deployment, client, size):
+    body = {"path": "/node/probe/sink", "method": "POST", "size": size}
+    reply = await client.request("POST", "/node/probe/hub", body)
+    assert reply["answer"] == {"size": size}
+
+
+async def test_a_plugin_hears_an_answer_that_came_before_its_body_was_taken(client):
+    body = {"path": "/node/probe/nothing", "method": "POST", "size": 3_000_000}
+    reply = await client.request("POST", "/node/probe/hub", body)
+    assert reply["status"] == 404
+
+
+async def test_a_plugin_may_not_call_the_endpoint_of_another_owner(deployment, client):
+    async with deployment.endpoint("hers", [PROBE], owner="bob"):
+        body = {"path": "/hers/probe/echo"}
+        reply = await client.request("POST", "/node/probe/hub", body)
+    assert reply["status"] == 403
+    assert reply["answer"]["code"] == "forbidden"
+
+
+async def test_a_plugin_is_told_an_unknown_endpoint(client):
+    reply = await client.request("POST", "/node/probe/hub", {"path": "/nobody/x"})
+    assert (reply["status"], reply["answer"]["code"]) == (404, "unknown_endpoint")
+
+
+async def test_plugins_hear_who_comes_and_goes(deployment):
+    heard = probe(deployment.endpoints["node"]).topologies
+    async with deployment.endpoint("other"):
+        await until(lambda: "other" in heard[-1])
+    await until(lambda: "other" not in heard[-1])
+    assert "node" in heard[-1]
+
+
+async def test_an_endpoint_that_stops_tells_so_and_its_calls_end_at_once(deployment, client):
+    async with deployment.endpoint("brief"):
+        pass
+    await until(lambda: "brief" not in deployment.bridge.registry.topology())
+
+
+async def test_an_endpoint_told_to_leave_stops_and_says_why(deployment):
+    async with deployment.client(ADMIN) as admin:
+        await admin.disconnect_endpoint("node")
+    endpoint = deployment.endpoints["node"]
+    with anyio.fail_after(5):
+        await endpoint.stopped.wait()
+    assert isinstance(endpoint.fatal, Forbidden)
+    assert "told this endpoint to leave" in endpoint.fatal.detail
+
+
+@pytest.mark.parametrize(
+    ("token", "kind"),
+    [("orbit_wrong", Unauthorized), (None, Unauthorized), (BOB, Forbidden)],
+    ids=["wrong", "none", "a client's"],
+)
+async def test_an_endpoint_that_is_refused_stops_at_once(deployment, tmp_path, token, kind):
+    shown = await deployment.token(token) if isinstance(token, Principal) else token
+    async with open_endpoint(lonely(deployment, tmp_path), HOST, token=shown) as endpoint:
+        with anyio.fail_after(5):
+            await endpoint.stopped.wait()
+    assert isinstance(endpoint.fatal, kind)
+
+
+async def test_an_endpoint_whose_name_stays_in_use_gives_up(deployment, tmp_path, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "NAME_PATIENCE", 0.0)
+    token = await deployment.token(Principal("alice", Role.ENDPOINT))
+    config = lonely(deployment, tmp_path, name="node")
+    async with open_endpoint(config, HOST, token=token) as endpoint:
+        with anyio.fail_after(5):
+            await endpoint.stopped.wait()
+    assert isinstance(endpoint.fatal, NameInUse)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"name": "../x"}, InvalidName),
+        ({"name": "events"}, InvalidName),
+        ({"url": "ftp://x"}, ConfigError),
+        ({"url": "http://"}, ConfigError),
+        ({"url": "https://localhost:1", "cert": "nowhere.pem"}, ConfigError),
+    ],
+    ids=["path as name", "reserved name", "no URL", "no host", "no certificate"],
+)
+async def test_an_endpoint_with_a_wrong_setting_does_not_start(deployment, tmp_path, changes, kind):
+    with pytest.raises(kind):
+        async with open_endpoint(lonely(deployment, tmp_path, **changes), HOST, token="x"):
+            pass
+
+
+async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_path, caplog):
+    config = lonely(deployment, tmp_path, url="http://127.0.0.1:9")
+    async with open_endpoint(config, HOST, token="x") as endpoint:
+        await until(lambda: caplog.text.count("cannot reach") >= 2)
+        assert not endpoint.stopped.is_set()
