@@ -158,10 +158,6 @@ class Plugin:
 
     def _make_session(self, sid: str, settings: dict[str, Any], owner: str | None) -> PluginSession:
         if "self" in settings:
-            raise InvalidBody(
-                "this plugin's sessions do not take that: no setting is called 'self'"
-            )
-        if "self" in settings:
             raise InvalidBody("this plugin's sessions do not take that: a setting named 'self'")
         session = self._create_session(sid, **settings)
         session.owner = owner

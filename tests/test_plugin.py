@@ -1,16 +1,20 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio
 import attrs
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from orbit_core import plugin as plugin_module
-from orbit_core.models import EndpointInfo, HostRole, Topology
+from orbit_core.errors import InvalidName
+from orbit_core.hookspecs import hookimpl
+from orbit_core.models import EndpointInfo, HostRole, Principal, Role, Topology
 from orbit_core.plugin import Plugin
 from orbit_core.sessions import PluginSession
 from orbit_core.testing import ADMIN, ALICE, BOB, open_plugin
+from tests.notes_plugin import NotesPlugin, NotesSession
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -323,3 +327,93 @@ async def test_a_sweep_that_cannot_write_is_tried_again(tmp_path, monkeypatch, c
             await notes.http().get(f"/plugin/notes/{sid}")
         await until(lambda: caplog.text.count("plugin plugin sweeps later: ") > 1)
         await store.execute(lambda connection: connection.execute("PRAGMA query_only=0"))
+
+
+@pytest.mark.parametrize("route", ["nothing", "notes", "version/", ""])
+async def test_an_unknown_route_is_named(notes, route):
+    reply = await notes.http().get(f"/notes2/{route}")
+
+    assert error(reply) == (404, "unknown_route", f"nothing is served at /notes2/{route}")
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "allow"),
+    [("POST", "version", "GET, HEAD"), ("GET", "register_session", "POST")],
+)
+async def test_a_wrong_method_is_told_the_right_one(notes, method, route, allow):
+    reply = await notes.http().request(method, f"/notes2/{route}")
+
+    detail = f"/notes2/{route} takes {allow}, not {method}"
+    assert error(reply) == (405, "method_not_allowed", detail)
+    assert reply.headers["Allow"] == allow
+
+
+@pytest.mark.parametrize("route", ["add/{}", "unregister_session/{}"])
+async def test_somebody_elses_session_cannot_be_written_or_ended(notes, route):
+    sid = (await notes.http().post("/notes2/register_session")).json()["sid"]
+
+    reply = await notes.http(BOB).post(f"/notes2/{route.format(sid)}", json={"text": "x"})
+
+    assert error(reply)[:2] == (403, "forbidden")
+    assert (await notes.http().get(f"/notes2/notes/{sid}")).json()["notes"] == []
+
+
+async def test_the_default_session_needs_no_registration_and_is_everybodys(notes):
+    for principal in (ALICE, BOB):
+        body = {"text": principal.owner}
+        await notes.http(principal).post("/notes2/add/default", json=body)
+
+    reply = await notes.http().get("/notes2/notes/default")
+    assert reply.json()["notes"] == ["alice", "bob"]
+
+
+async def test_an_endpoints_session_is_not_its_owners(notes):
+    node = Principal("alice", Role.ENDPOINT, endpoint="node7")
+    sid = (await notes.http(node).post("/notes2/register_session")).json()["sid"]
+
+    assert error(await notes.http().get(f"/notes2/notes/{sid}"))[:2] == (403, "forbidden")
+
+
+async def test_a_sessions_notifications_are_numbered_until_its_end(notes):
+    http = notes.http()
+    for _ in range(2):
+        await http.post("/notes2/register_session", json={"sid": "s"})
+        for _ in range(2):
+            await http.post("/notes2/add/s", json={"text": "x"})
+        await http.post("/notes2/unregister_session/s")
+
+    assert [found.seq for found in notes.notifications] == [1, 2, 1, 2]
+
+
+async def test_instances_keep_their_sessions_apart(tmp_path):
+    for instance in ("one", "two"):
+        async with open_plugin(NOTES, tmp_path, instance=instance) as found:
+            assert found.plugin.sessions.visible_to(ADMIN) == []
+            await found.http().post(f"/{instance}/register_session")
+
+
+async def test_an_instance_name_must_be_safe(notes):
+    with pytest.raises(InvalidName):
+        NotesPlugin(notes.plugin.context, "../x")
+
+
+async def test_a_session_that_starts_slowly_delays_no_other(notes):
+    NotesSession.made.clear()
+    body = {"sid": "slow", "waits": "start"}
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: notes.http().post("/notes2/register_session", json=body))
+        await until(lambda: NotesSession.made)
+
+        reply = await notes.http().post("/notes2/register_session", json={"sid": "quick"})
+
+        NotesSession.made[0].go.set()
+    assert reply.json() == {"sid": "quick"}
+
+
+def test_a_hook_that_is_marked_keeps_its_mark():
+    class Marked(Plugin):
+        @hookimpl(trylast=True)
+        def notify(self, notification):
+            pass
+
+    assert Marked.notify.orbit_impl["trylast"]
