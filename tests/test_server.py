@@ -1,0 +1,173 @@
+import ssl
+
+import anyio
+import httpx
+import pytest
+import trustme
+
+from orbit_core import _proxy, _server
+from orbit_core.bridge import open_bridge
+from orbit_core.client import AsyncBridgeClient
+from orbit_core.config import BridgeConfig, EndpointConfig
+from orbit_core.endpoint import open_endpoint
+from orbit_core.errors import ConfigError, ConnectionLost
+from orbit_core.models import HostInfo, HostRole
+from orbit_core.testing import ALICE, open_deployment
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+PROBE = "tests.probe_plugin:ProbePlugin"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Write a certificate for this host and its key, and return the settings that name them."""
+    leaf = trustme.CA().issue_cert("localhost", "127.0.0.1")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    leaf.cert_chain_pems[0].write_to_path(cert)
+    leaf.private_key_pem.write_to_path(key)
+    key.chmod(0o600)
+    return {"cert": cert, "key": key}
+
+
+async def connected(deployment):
+    return await anyio.connect_tcp("127.0.0.1", int(deployment.url.rpartition(":")[2]))
+
+
+async def closed(stream):
+    """Read until the bridge closes."""
+    found = b""
+    with anyio.fail_after(10):
+        try:
+            async for chunk in stream:
+                found += chunk
+        except anyio.BrokenResourceError:
+            pass
+    return found
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_head_that_never_ends_is_closed_and_others_are_served(tmp_path, monkeypatch, begin):
+    monkeypatch.setattr(_server, "HEAD_TIMEOUT", 0.2)
+    async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
+        await slow.send(begin or b"\r\n")
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(deployment.url + "/health")).status_code == 200
+        assert await closed(slow) == b""
+
+
+async def test_a_second_head_that_never_ends_is_closed_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(_server, "HEAD_TIMEOUT", 0.2)
+    async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
+        await slow.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HT")
+        assert (await closed(slow)).count(b"HTTP/1.1 200") == 1
+
+
+async def test_a_body_that_stands_still_is_given_up_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(_proxy, "BODY_TIMEOUT", 0.1)
+    plugins = {"node": [PROBE]}
+    async with (
+        open_deployment(tmp_path, plugins=plugins) as deployment,
+        await connected(deployment) as slow,
+    ):
+        token = await deployment.token(ALICE)
+        head = f"POST /node/probe/sink HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        await slow.send(head.encode() + b"Connection: close\r\nContent-Length: 9\r\n\r\nhalf")
+        answer = await closed(slow)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"request_timeout"' in answer
+
+
+async def test_one_address_may_not_hold_many_connections_without_a_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(_server, "HEADLESS_LIMIT", 2)
+    async with open_deployment(tmp_path) as deployment:
+        streams = [await connected(deployment) for _ in range(3)]
+        assert await closed(streams[2]) == b""
+        for stream in streams:
+            await stream.aclose()
+        await until(lambda: not _server.HttpProtocol.headless)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "127.evil.example", "node7"])
+async def test_a_bind_beyond_this_host_without_tls_is_refused(tmp_path, host):
+    config = BridgeConfig(port=0, plugins=[], host=host, state_dir=tmp_path)
+    with pytest.raises(ConfigError, match="without TLS would show every token"):
+        async with open_bridge(config):
+            pass
+
+
+async def test_a_bind_beyond_this_host_is_allowed_when_said(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], host="0.0.0.0", insecure=True)
+    async with open_deployment(tmp_path, config=config) as deployment, httpx.AsyncClient() as client:
+        port = deployment.url.rpartition(":")[2]
+        assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+
+
+async def refusal(config):
+    """Return the text of the ConfigError with which a bridge does not start."""
+    with pytest.raises(ConfigError) as told:
+        async with open_bridge(config):
+            pass
+    return told.value.detail
+
+
+async def test_a_key_that_others_may_read_is_refused(tmp_path, certificate):
+    certificate["key"].chmod(0o640)
+    config = BridgeConfig(port=0, plugins=[], state_dir=tmp_path / "s", **certificate)
+    assert "is open to others (mode 0640)" in await refusal(config)
+
+
+async def test_a_port_in_use_and_a_certificate_that_is_none_are_refused(tmp_path, certificate):
+    async with open_deployment(tmp_path) as deployment:
+        port = int(deployment.url.rpartition(":")[2])
+        config = BridgeConfig(port=port, plugins=[], state_dir=tmp_path / "s")
+        with pytest.raises((ConfigError, ExceptionGroup)) as told:
+            async with open_bridge(config):
+                pass
+        found = told.value
+        while isinstance(found, ExceptionGroup):
+            found = found.exceptions[0]
+        assert f"cannot listen on 127.0.0.1 port {port}" in found.detail
+
+
+async def test_client_and_endpoint_trust_the_pinned_certificate(tmp_path, certificate):
+    config = BridgeConfig(port=0, plugins=[], **certificate)
+    plugins = {"node": [PROBE]}
+    async with (
+        open_deployment(tmp_path, plugins=plugins, config=config) as deployment,
+        deployment.client() as client,
+    ):
+        assert deployment.url.startswith("https://")
+        assert await client.request("GET", "/node/probe/item/1") == {"item": "1"}
+        reply = await client.http.post("/auth")
+    assert "secure" in reply.headers["set-cookie"].lower()
+
+
+async def test_another_certificate_is_one_clear_error_for_client_and_endpoint(
+    tmp_path, certificate, caplog
+):
+    other = tmp_path / "other.pem"
+    trustme.CA().issue_cert("localhost", "127.0.0.1").cert_chain_pems[0].write_to_path(other)
+    config = BridgeConfig(port=0, plugins=[], **certificate)
+    async with open_deployment(tmp_path, config=config) as deployment:
+        async with AsyncBridgeClient(deployment.url, other, "x") as client:
+            with pytest.raises(ConnectionLost, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.whoami()
+        settings = EndpointConfig(
+            name="n", url=deployment.url, cert=other, plugins=[], state_dir=tmp_path / "n"
+        )
+        async with open_endpoint(settings, HostInfo(HostRole.STANDALONE), token="x"):
+            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+
+
+async def test_old_tls_is_refused(tmp_path, certificate):
+    config = BridgeConfig(port=0, plugins=[], **certificate)
+    async with open_deployment(tmp_path, config=config) as deployment:
+        context = ssl.create_default_context(cafile=str(certificate["cert"]))
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        with pytest.warns(DeprecationWarning):
+            context.maximum_version = ssl.TLSVersion.TLSv1_1
+        async with httpx.AsyncClient(verify=context) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(deployment.url + "/health")
