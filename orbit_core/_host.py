@@ -67,7 +67,7 @@ class PluginHost:
         available: Mapping[str, EntryPoint] | None = None,
     ) -> None:
         """Take the selected plugins through the gates. Raises ConfigError for a bad selector."""
-        known = installed() if available is None else available
+        known = await anyio.to_thread.run_sync(installed) if available is None else available
         self._settings, self._hub = settings, hub
         selected = select(selectors, self.host.role, known)
         for item in selected:

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
 import anyio
+import anyio.to_thread
 import attrs
 from starlette.routing import BaseRoute
 
@@ -185,7 +186,7 @@ class Plugins:
         except BaseException:
             self._hooks.remove(plugin)
             raise
-        version = _version(plugin, item.entry)
+        version = await anyio.to_thread.run_sync(_version, plugin, item.entry)
         return Served(item.instance, item.entry.name, version, plugin, routes, ui)
 
 

@@ -22,7 +22,7 @@ from orbit_core.errors import (
 )
 from orbit_core.models import Principal, Role
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 SOON = 1e-9
 """Seconds after which a token has expired before anybody can look."""

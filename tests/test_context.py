@@ -10,7 +10,7 @@ from orbit_core.errors import ConfigError
 from orbit_core.models import HostInfo, HostRole, Notification
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from orbit_core.errors import ConfigError
 from orbit_core.models import Notification, Topology
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 
 @attrs.define(eq=False)

@@ -18,7 +18,7 @@ from tests.notes_plugin import NotesPlugin
 from tests.test_plugins import entry
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 NOTES = "tests.notes_plugin:NotesPlugin"
 LOGIN = HostInfo(HostRole.LOGIN, "slurm")

@@ -16,7 +16,7 @@ from orbit_core.models import Principal, Role
 from orbit_core.web import Reply, Site
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 ALICE, BOB = Principal("alice", Role.CLIENT), Principal("bob", Role.CLIENT)
 DAY = KEPT + 1

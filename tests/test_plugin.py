@@ -17,7 +17,7 @@ from orbit_core.testing import ADMIN, ALICE, BOB, open_plugin
 from tests.notes_plugin import NotesPlugin, NotesSession
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 NOTES = "tests.notes_plugin:NotesPlugin"
 PLAIN = "tests.test_plugin:Plain"

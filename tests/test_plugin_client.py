@@ -16,7 +16,7 @@ from orbit_core.errors import (
 from orbit_core.plugin_client import PluginClient, document_error, error_of
 from orbit_core.web import Site
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 
 async def tell(request: Request) -> JSONResponse:

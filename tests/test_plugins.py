@@ -13,7 +13,7 @@ from orbit_core.errors import ConfigError, InvalidName
 from orbit_core.models import HostInfo, HostRole, PluginStatus
 from orbit_core.plugins import ROLE_DEFAULTS, installed, select
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 FAULTY = "tests.faulty_plugins"
 

@@ -29,7 +29,7 @@ from orbit_core.sessions import PluginSession, Sessions
 from tests.notes_plugin import NotesSession
 from tests.waiting import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 ALICE, BOB = Principal("alice", Role.CLIENT), Principal("bob", Role.CLIENT)
 ADMIN = Principal("root", Role.ADMIN)

@@ -7,7 +7,7 @@ import pytest
 from orbit_core._store import open_store
 from orbit_core.errors import StateInUse, StateUnavailable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 
 @pytest.fixture

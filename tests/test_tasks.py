@@ -3,7 +3,7 @@ import pytest
 
 from orbit_core._tasks import open_tasks
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 
 async def fail(kind):

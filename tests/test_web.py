@@ -36,7 +36,7 @@ from orbit_core.web import (
     read_body,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
 LIMIT = 1000
 
