@@ -40,9 +40,14 @@ def blocking_class(kind: type) -> type[Blocking]:
     methods = {
         name: _blocking_method(name, member)
         for name, member in inspect.getmembers(kind, callable)
-        if not name.startswith("_") and not isinstance(inspect.getattr_static(kind, name), classmethod)
+        if not name.startswith("_")
+        and not isinstance(inspect.getattr_static(kind, name), classmethod)
     }
-    return type(kind.__name__, (Blocking,), {"__doc__": kind.__doc__, "__module__": kind.__module__, **methods})
+    return type(
+        kind.__name__,
+        (Blocking,),
+        {"__doc__": kind.__doc__, "__module__": kind.__module__, **methods},
+    )
 
 
 def _blocking_method(name: str, member: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +55,9 @@ def _blocking_method(name: str, member: Callable[..., Any]) -> Callable[..., Any
 
         @functools.wraps(member)
         def method(self: Blocking, *args: Any, **kwargs: Any) -> Any:
-            return _iterate(self._portal, functools.partial(getattr(self._target, name), *args, **kwargs))
+            return _iterate(
+                self._portal, functools.partial(getattr(self._target, name), *args, **kwargs)
+            )
 
     else:
 
@@ -64,7 +71,8 @@ def _blocking_method(name: str, member: Callable[..., Any]) -> Callable[..., Any
 
 def _wrapped(value: Any, portal: BlockingPortal) -> Any:
     if isinstance(value, (AsyncEndpointClient, PluginClient)):
-        return blocking_class(type(value))(value, portal)
+        kind: type = type(value)
+        return blocking_class(kind)(value, portal)
     return value
 
 
@@ -104,7 +112,9 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
     Callbacks run one after the other in a thread of their own and may call the client.
     """
 
-    def __init__(self, url: str | None = None, cert: Any = None, token: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, url: str | None = None, cert: Any = None, token: str | None = None, **options: Any
+    ) -> None:
         """Find the bridge: argument over environment over configuration over a bridge on this host.
 
         Raises ConfigError if there is none to be found.

@@ -111,7 +111,10 @@ class BridgeRoutes:
         """Show a plain page: version, endpoints, where the documentation is."""
         endpoints = self._hub.describe_endpoints()
         if principal_of(request).owner:
-            rows = "".join(f"<li>{html.escape(name)} ({info.liveness})</li>" for name, info in endpoints.items())
+            rows = "".join(
+                f"<li>{html.escape(name)} ({info.liveness})</li>"
+                for name, info in endpoints.items()
+            )
         else:
             rows = f"<li>{len(endpoints)} connected; show a token to see which</li>"
         page = _PAGE.format(version=version("orbit-core"), rows=rows)
@@ -120,7 +123,9 @@ class BridgeRoutes:
     async def health(self, request: Request) -> Response:
         """Tell that the process serves requests."""
         uptime = round(time.monotonic() - self._started, 2)
-        return Reply({"status": "healthy", "version": version("orbit-core"), "uptime_seconds": uptime})
+        return Reply(
+            {"status": "healthy", "version": version("orbit-core"), "uptime_seconds": uptime}
+        )
 
     async def ready(self, request: Request) -> Response:
         """Tell whether the bridge can do its work: its state can be written."""
@@ -133,9 +138,13 @@ class BridgeRoutes:
         reply = Reply({"ok": True})
         if authenticator.enabled:
             address = request.client.host if request.client else ""
-            value, ttl = authenticator.open_cookie(authenticator.token(request.scope["headers"], address))
+            value, ttl = authenticator.open_cookie(
+                authenticator.token(request.scope["headers"], address)
+            )
             secure = request.url.scheme == "https"
-            reply.set_cookie(COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure)
+            reply.set_cookie(
+                COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure
+            )
         return reply
 
     async def close_cookie(self, request: Request) -> Response:
@@ -242,7 +251,13 @@ class BridgeRoutes:
         async with anyio.create_task_group() as group:
             for member in self._hub.registry.members:
                 group.start_soon(_describe, member)
-        found.update({member.name: member.descriptions for member in self._hub.registry.members if member.descriptions})
+        found.update(
+            {
+                member.name: member.descriptions
+                for member in self._hub.registry.members
+                if member.descriptions
+            }
+        )
         return found
 
 
@@ -258,7 +273,9 @@ async def _describe(member: Member) -> None:
         body = await stream.read()
         while (chunk := await stream.read()) and len(body) < DESCRIPTION_LIMIT:
             body += chunk
-        member.descriptions = from_wire(json.loads(body), HostDescription, f"plugins of {member.name}")
+        member.descriptions = from_wire(
+            json.loads(body), HostDescription, f"plugins of {member.name}"
+        )
     except (OrbitError, ValueError, RecursionError) as error:
         logger.warning("endpoint %s does not describe its plugins: %s", member.name, error)
 

@@ -76,7 +76,9 @@ class DialedSocket:
 
 
 @asynccontextmanager
-async def dial(access: Access, credentials: Credentials) -> AsyncIterator[tuple[DialedSocket, Answer]]:
+async def dial(
+    access: Access, credentials: Credentials
+) -> AsyncIterator[tuple[DialedSocket, Answer]]:
     """Open one WebSocket to the bridge.
 
     Raises ConnectionLost if it cannot be reached, else the error with which it refused.
@@ -98,7 +100,9 @@ async def dial(access: Access, credentials: Credentials) -> AsyncIterator[tuple[
     except InvalidStatus as error:
         raise refusal(error) from None
     except (OSError, WebSocketException, TimeoutError) as error:
-        raise ConnectionLost(f"cannot reach {access.url}: {error or type(error).__name__}") from error
+        raise ConnectionLost(
+            f"cannot reach {access.url}: {error or type(error).__name__}"
+        ) from error
     async with connection:
         yield DialedSocket(connection), _answer(connection)
 
@@ -135,10 +139,14 @@ def _answer(connection: ClientConnection) -> Answer:
     assert connection.response is not None
     headers = connection.response.headers
     received = headers.get(RECEIVED)
-    return Answer(headers.get(RESUME_KEY, ""), int(received) if received and received.isdecimal() else None)
+    return Answer(
+        headers.get(RESUME_KEY, ""), int(received) if received and received.isdecimal() else None
+    )
 
 
 def refusal(error: InvalidStatus) -> OrbitError:
     """Return the error that the bridge, or a proxy before it, answered the handshake with."""
     status = error.response.status_code
-    return document_error(status, bytes(error.response.body or b""), f"the bridge refuses (HTTP {status})")
+    return document_error(
+        status, bytes(error.response.body or b""), f"the bridge refuses (HTTP {status})"
+    )

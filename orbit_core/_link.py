@@ -18,7 +18,6 @@ from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
 from ._frames import (
-    CHUNK,
     MESSAGE_LIMIT,
     Frame,
     Kind,
@@ -34,7 +33,7 @@ from ._frames import (
     unpack_response,
 )
 from ._stream import Stream
-from .errors import ConnectionLost, InternalError, OrbitError, TooManyCalls
+from .errors import InternalError, OrbitError, TooManyCalls
 from .models import Principal, Role
 from .web import ResponseAborted
 
@@ -84,7 +83,7 @@ ControlHandler = Callable[[Kind, memoryview], None]
 
 
 class Link:
-    """Open calls to the peer, serve the peer's calls with an ASGI application, and pass on the rest.
+    """Open calls to the peer, serve the peer's with an ASGI application, and pass on the rest.
 
     ``is_broken`` tells that the peer broke the protocol: the owner drops the link.
     """
@@ -361,7 +360,9 @@ class Link:
             stream.cancel(error)
         except Exception:  # whatever a peer asks for must not end the link, which serves others too
             logger.exception("serving a call failed")
-            stream.cancel(InternalError("the handler failed; the log of its host has the traceback"))
+            stream.cancel(
+                InternalError("the handler failed; the log of its host has the traceback")
+            )
         finally:
             if not stream.is_over:
                 unread = (

@@ -21,19 +21,25 @@ class BridgeCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures of this moment."""
-        endpoints = GaugeMetricFamily("orbit_endpoints", "Endpoints by liveness", labels=["liveness"])
+        endpoints = GaugeMetricFamily(
+            "orbit_endpoints", "Endpoints by liveness", labels=["liveness"]
+        )
         for liveness in ("present", "suspect"):
             found = self._registry.topology().values()
             endpoints.add_metric([liveness], sum(info.liveness == liveness for info in found))
         yield endpoints
         in_flight = sum(len(member.link.streams) for member in self._registry.members)
         yield GaugeMetricFamily("orbit_calls_in_flight", "Calls being relayed", value=in_flight)
-        calls = CounterMetricFamily("orbit_calls", "Relayed calls by status code", labels=["status"])
+        calls = CounterMetricFamily(
+            "orbit_calls", "Relayed calls by status code", labels=["status"]
+        )
         for status, count in sorted(self._proxy.statuses.items()):
             calls.add_metric([str(status)], count)
         yield calls
         yield CounterMetricFamily("orbit_notifications", "Notifications", value=self._ring.end)
-        yield GaugeMetricFamily("orbit_listeners", "Listeners on /events", value=self._ring.listeners)
+        yield GaugeMetricFamily(
+            "orbit_listeners", "Listeners on /events", value=self._ring.listeners
+        )
 
 
 def render(collector: BridgeCollector) -> bytes:

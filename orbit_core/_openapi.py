@@ -49,7 +49,9 @@ def _add(paths: dict[str, Any], prefix: str, route: RouteDescription, tag: str) 
     plain = _PARAMETER.sub(r"{\1}", path)
     for method in route.methods:
         if method != "HEAD":
-            paths.setdefault(plain, {})[method.lower()] = _operation(path, method, route.summary, tag)
+            paths.setdefault(plain, {})[method.lower()] = _operation(
+                path, method, route.summary, tag
+            )
 
 
 def _operation(path: str, method: str, summary: str, tag: str) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def _operation(path: str, method: str, summary: str, tag: str) -> dict[str, Any]
     names = _PARAMETER.findall(path)
     if names:
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
         ]
     if method in ("POST", "PUT", "PATCH"):
         operation["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}

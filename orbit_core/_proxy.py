@@ -33,7 +33,8 @@ BODY_TIMEOUT = 60.0
 TIMEOUT_HEADER = b"orbit-timeout"
 
 _HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+    b"connection keep-alive proxy-authenticate proxy-authorization te trailer "
+    b"transfer-encoding upgrade".split()
 )
 _NOT_FORWARDED = _HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
 # An endpoint answers on the bridge's own origin: it may not set the bridge's cookies there, and a
@@ -41,14 +42,17 @@ _NOT_FORWARDED = _HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
 _NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"content-security-policy", b"x-content-type-options"}
 _NO_NAME = re.compile(rb'[\x00-\x20\x7f()<>@,;:\[\]={}\\"/?]')
 _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_ADDED: Headers = [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+_ADDED: Headers = [
+    (b"content-security-policy", b"sandbox"),
+    (b"x-content-type-options", b"nosniff"),
+]
 
 
 class Proxy:
-    """Relay requests to the registered endpoints; ``statuses`` counts the answers by status code."""
+    """Relay requests to the registered endpoints; ``statuses`` counts the answers."""
 
     def __init__(self, registry: Registry, *, max_body: int, timeout: float) -> None:
-        """Refuse bodies over ``max_body`` bytes (0: no limit); ``timeout`` is the default deadline."""
+        """Refuse bodies over ``max_body`` bytes (0: no limit); ``timeout`` is the deadline."""
         self._registry = registry
         self._max_body = max_body
         self._timeout = timeout
@@ -106,11 +110,15 @@ class Proxy:
         if raw != plain and not raw.startswith(plain + b"/"):
             raise UnknownEndpoint(f"no endpoint is connected as {scope['raw_path']!r}")
         if principal.endpoint is not None and member.applicant.owner != principal.owner:
-            raise Forbidden(f"endpoint {principal.endpoint} may only call endpoints of {principal.owner}")
+            raise Forbidden(
+                f"endpoint {principal.endpoint} may only call endpoints of {principal.owner}"
+            )
         return member
 
-    def _request_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Headers, int, float]:
-        """Return the headers to forward, the body's length (-1: unknown), and the call's deadline."""
+    def _request_headers(
+        self, headers: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[Headers, int, float]:
+        """Return the headers to forward, the body's length (-1: unknown) and the deadline."""
         forwarded: Headers = []
         length = 0
         timeout = self._timeout
@@ -132,10 +140,12 @@ class Proxy:
 
     def _check_size(self, size: int) -> None:
         if 0 < self._max_body < size:
-            raise BodyTooLarge(f"this bridge takes at most {self._max_body} bytes: send less, or in parts")
+            raise BodyTooLarge(
+                f"this bridge takes at most {self._max_body} bytes: send less, or in parts"
+            )
 
     async def _pump(self, message: dict[str, Any], receive: Receive, stream: Stream) -> None:
-        """Send the request's body as the endpoint takes it; a failure ends the call with its reason."""
+        """Send the request's body as the endpoint takes it; a failure ends the call."""
         size = 0
         try:
             while True:
@@ -167,7 +177,11 @@ class _Answer:
         try:
             head = await stream.response()
             headers = [pair for pair in head.headers if pair[0].lower() not in _NOT_RETURNED]
-            start = {"type": "http.response.start", "status": head.status, "headers": headers + _ADDED}
+            start = {
+                "type": "http.response.start",
+                "status": head.status,
+                "headers": headers + _ADDED,
+            }
             _check_answer(head.status, headers)
             await self._send(start)
             self.status = head.status
@@ -194,7 +208,7 @@ _CLIENT_LEFT = ConnectionLost("the client left")
 
 
 async def _receive(receive: Receive) -> dict[str, Any]:
-    """Return the next body part. Raises RequestTimeout if none comes, ConnectionLost if none will."""
+    """Return the next body part. Raises RequestTimeout, ConnectionLost."""
     with anyio.move_on_after(BODY_TIMEOUT):
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -205,7 +219,10 @@ async def _receive(receive: Receive) -> dict[str, Any]:
 
 def _check_answer(status: int, headers: Headers) -> None:
     """Refuse an endpoint's answer that is no HTTP, before anything of it is sent."""
-    names, values = b"".join([name for name, _ in headers]), b"".join([value for _, value in headers])
+    names, values = (
+        b"".join([name for name, _ in headers]),
+        b"".join([value for _, value in headers]),
+    )
     if _NO_NAME.search(names) or _NO_VALUE.search(values) or not 200 <= status <= 599:
         raise OrbitError.from_reply(502, "", "the endpoint's answer has an invalid head")
 
@@ -226,10 +243,15 @@ def _seconds(value: bytes) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise BadRequest(f"Orbit-Timeout must be a number of seconds up to 86400, not {value.decode('latin-1')!r}")
+        raise BadRequest(
+            "Orbit-Timeout must be a number of seconds up to 86400, "
+            f"not {value.decode('latin-1')!r}"
+        )
     return seconds
 
 
 def _without_our_cookie(value: bytes) -> bytes:
     ours = COOKIE.encode() + b"="
-    return b"; ".join(part for part in map(bytes.strip, value.split(b";")) if not part.startswith(ours))
+    return b"; ".join(
+        part for part in map(bytes.strip, value.split(b";")) if not part.startswith(ours)
+    )

@@ -51,22 +51,30 @@ class Registrar:
     def _applicant(self, scope: Scope) -> tuple[Applicant, int]:
         if scope["path"] != PATH:
             raise UnknownRoute(f"no WebSocket is served at {scope['path']}")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         address = scope["client"][0] if scope["client"] else "an unknown address"
         name = check_name(headers.get(ENDPOINT), "endpoint name", reserved=RESERVED_NAMES)
         received, version = headers.get(RECEIVED, "0"), headers.get(VERSION, "")
         if not (_is_count(version) and _is_count(received) and int(version) >= 1):
-            raise BadRequest(f"this is no ORBIT endpoint, or one too old for link version {LINK_VERSION}")
+            raise BadRequest(
+                f"this is no ORBIT endpoint, or one too old for link version {LINK_VERSION}"
+            )
         owner, token_id = self._identity(scope, address, name)
         process = check_name(headers.get(PROCESS), "endpoint process")
-        return Applicant(name, owner, token_id, address, process, headers.get(RESUME_KEY)), int(received)
+        return Applicant(name, owner, token_id, address, process, headers.get(RESUME_KEY)), int(
+            received
+        )
 
     def _identity(self, scope: Scope, address: str, name: str) -> tuple[str, str]:
         if not self._authenticator.enabled:
             return ANYBODY.owner, ""
         token = self._authenticator.token(scope["headers"], address)
         if token.role is Role.CLIENT:
-            raise Forbidden("a client's token does not let an endpoint in: create one with role endpoint")
+            raise Forbidden(
+                "a client's token does not let an endpoint in: create one with role endpoint"
+            )
         if token.endpoint not in (None, name):
             raise Forbidden(f"this token is for the endpoint {token.endpoint!r}, not {name!r}")
         return token.owner, token.id

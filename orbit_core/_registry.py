@@ -5,7 +5,6 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import anyio
 import attrs
@@ -147,7 +146,8 @@ class Registry:
         if not _proves(applicant, member):
             held = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(member.since))
             raise NameInUse(
-                f"the endpoint name {member.name!r} is in use from {member.applicant.address} since {held}: "
+                f"the endpoint name {member.name!r} is in use "
+                f"from {member.applicant.address} since {held}: "
                 "choose another name, or stop that endpoint"
             )
         member.link.cut()
@@ -169,7 +169,7 @@ class Registry:
                 self._note(member)
 
     def remove(self, name: str, error: OrbitError) -> None:
-        """Forget an endpoint: its calls end with ``error``, its name is free. Raises UnknownEndpoint."""
+        """Forget an endpoint; its calls end with ``error``. Raises UnknownEndpoint."""
         member = self.get(name)
         del self._members[name]
         member.link.reset(error)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import uvicorn
@@ -64,7 +64,7 @@ class Connection:
 class HttpProtocol(HttpToolsProtocol):
     """Give every request its connection, and every head a deadline."""
 
-    headless: Counter[str] = Counter()
+    headless: ClassVar[Counter[str]] = Counter()
     connection: Connection
     _head_timer: asyncio.TimerHandle | None = None
     _is_headless = False
@@ -141,7 +141,13 @@ class _Server(uvicorn.Server):
         handshake = TLS_HANDSHAKE_TIMEOUT if config.ssl else None
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(protocol, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake)
+            await loop.create_server(
+                protocol,
+                sock=sock,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=handshake,
+            )
             for sock in sockets or []
         ]
         self.started = True

@@ -1,4 +1,4 @@
-"""Carry one call over a link: a request with its body one way, a response with its body the other."""
+"""Carry one call over a link: a request and its body one way, a response and its body back."""
 
 import time
 from collections import deque
@@ -47,8 +47,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_arrived", "_credit", "_credited", "_event", "_received_all", "_sent_all", "_sink", "_taken",
-        "_unread", "deadline", "error", "head", "id", "progress", "scope",
+        "_arrived", "_credit", "_credited", "_event", "_received_all", "_sent_all", "_sink",
+        "_taken", "_unread", "deadline", "error", "head", "id", "progress", "scope",
     )  # fmt: skip
 
     def __init__(self, sink: FrameSink, stream_id: int, deadline: float) -> None:
@@ -169,7 +169,7 @@ class Stream:
         self.accept_data(body, fin=fin)
 
     def accept_data(self, body: bytes, *, fin: bool) -> None:
-        """Take a body part of the peer's. Raises ProtocolError if it overruns the window or the end."""
+        """Take a body part. Raises ProtocolError if it overruns the window or the end."""
         self._unread += len(body)
         if self._received_all or self._unread > WINDOW + CHUNK:
             raise ProtocolError("a body runs over its window or its end")
@@ -188,7 +188,7 @@ class Stream:
             self._credited.set()
 
     def is_overdue(self, now: float) -> bool:
-        """Tell whether a caller has waited for its response's head without progress for too long."""
+        """Tell whether a caller has waited too long for its response's head."""
         return self.head is None and now - self.progress > self.deadline
 
     def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""Carry the client's requests: with safe retries, over TLS that trusts one certificate, or over a link."""
+"""Carry the client's requests: with safe retries, over pinned TLS, or over a link."""
 
 import ssl
 import time
@@ -62,7 +62,9 @@ class RetryTransport(httpx.AsyncBaseTransport):
             except httpx.TransportError as error:
                 again = repeatable or isinstance(error, httpx.ConnectError)
                 if not again or time.monotonic() + pause > give_up or _is_certificate_fault(error):
-                    raise ConnectionLost(f"{request.method} {request.url}: {_reason(error)}") from error
+                    raise ConnectionLost(
+                        f"{request.method} {request.url}: {_reason(error)}"
+                    ) from error
             await anyio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
 
@@ -130,4 +132,3 @@ class _StreamBody(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._stream.cancel(_LEFT)
-

@@ -4,7 +4,6 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ._codec import to_data
 from ._bridge_routes import BridgeRoutes
+from ._codec import to_data
 from ._events import EventRing
 from ._host import PluginHost, open_host
 from ._metrics import BridgeCollector
@@ -56,7 +55,9 @@ class FanOut:
 class Bridge:
     """Be an ASGI application: WebSocket ``/register``, the bridge's own routes, and the relay."""
 
-    def __init__(self, config: BridgeConfig, host: PluginHost, registry: Registry, tokens: Tokens) -> None:
+    def __init__(
+        self, config: BridgeConfig, host: PluginHost, registry: Registry, tokens: Tokens
+    ) -> None:
         """Put the parts together; `open_bridge` makes them."""
         self.config = config
         self.url = ""
@@ -64,8 +65,12 @@ class Bridge:
         self.registry = registry
         self.tokens = tokens
         self.stopped = anyio.Event()
-        self.authenticator = Authenticator(tokens, enabled=not config.no_auth, cookie_ttl=config.session_cookie_ttl)
-        self.ring = EventRing(config.event_ring_bytes, config.event_ring_seconds, self.describe_topology)
+        self.authenticator = Authenticator(
+            tokens, enabled=not config.no_auth, cookie_ttl=config.session_cookie_ttl
+        )
+        self.ring = EventRing(
+            config.event_ring_bytes, config.event_ring_seconds, self.describe_topology
+        )
         self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
         self.collector = BridgeCollector(registry, self.proxy, self.ring)
         self.listeners: dict[Connection, str] = {}
@@ -96,7 +101,7 @@ class Bridge:
             await self.proxy(scope, receive, send)
 
     def app_for(self, principal: Principal) -> ASGIApp:
-        """Return the application that serves an endpoint's own calls, which speak for ``principal``."""
+        """Return the application for an endpoint's own calls, which speak for ``principal``."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["orbit.principal"] = principal
@@ -107,7 +112,7 @@ class Bridge:
     def open_site(self) -> None:
         """Begin to serve the bridge's routes and the plugins hosted here."""
         routes = BridgeRoutes(self)
-        own: list[BaseRoute] = routes.routes()
+        own: list[BaseRoute] = [*routes.routes()]
         hosted = Mount("/bridge", routes=[*routes.bridge_routes(), *self.host.routes()])
         self._site = Site.of([*own, hosted])
 
@@ -122,14 +127,18 @@ class Bridge:
         """Return the document that ``/endpoint/list`` and topology events carry."""
         return {
             "bridge": {"url": self.url},
-            "endpoints": {name: topology_entry(info) for name, info in self.describe_endpoints().items()},
+            "endpoints": {
+                name: topology_entry(info) for name, info in self.describe_endpoints().items()
+            },
         }
 
     def cut_token(self, token_id: str) -> None:
         """Cut the links and listeners that a token opened."""
         for member in self.registry.members:
             if member.applicant.token_id == token_id:
-                self.registry.remove(member.name, Forbidden(f"the token of endpoint {member.name} was revoked"))
+                self.registry.remove(
+                    member.name, Forbidden(f"the token of endpoint {member.name} was revoked")
+                )
         for connection, owner in list(self.listeners.items()):
             if owner == token_id:
                 connection.abort()
@@ -164,7 +173,10 @@ def _check_host(scope: Scope, config: BridgeConfig) -> None:
     """Refuse other sites' names for a bridge without authentication, which pages could else use."""
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
     if host not in ("localhost", "127.0.0.1", "[::1]", config.host, ""):
-        raise Forbidden(f"this bridge is not called {host!r}: without authentication it answers only as localhost")
+        raise Forbidden(
+            f"this bridge is not called {host!r}: "
+            "without authentication it answers only as localhost"
+        )
 
 
 @asynccontextmanager
@@ -178,7 +190,10 @@ async def open_bridge(
     check_exposure(config)
     state_dir = config.state_dir or state_home() / "bridge"
     host_info = HostInfo(HostRole.BRIDGE)
-    async with open_host("bridge", host_info, state_dir) as host, anyio.create_task_group() as group:
+    async with (
+        open_host("bridge", host_info, state_dir) as host,
+        anyio.create_task_group() as group,
+    ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
         registry = Registry(host.hooks.notify, config.grace, group)
@@ -201,7 +216,7 @@ async def open_bridge(
 
 
 async def _first_token(tokens: Tokens, state_dir: Path) -> None:
-    """Accept ``ORBIT_TOKEN`` as an administrator's, or make an administrator's token on the first start."""
+    """Accept ``ORBIT_TOKEN`` as an administrator's, or make one on the first start."""
     given = setting("ORBIT_TOKEN")
     if given is not None:
         if tokens.find(given) is None:
@@ -229,7 +244,7 @@ def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:
 
 
 def _hub(bridge: Bridge) -> AsyncBridgeClient:
-    """Return the client API for plugins that the bridge hosts, over the bridge's own application."""
+    """Return the client API for plugins that the bridge hosts, over its own application."""
     app = bridge.app_for(Principal("bridge", Role.ADMIN))
     return AsyncBridgeClient.over(httpx.ASGITransport(app), "http://bridge")
 
@@ -238,5 +253,9 @@ def _with_cors(app: ASGIApp, config: BridgeConfig) -> ASGIApp:
     if not config.allow_origins:
         return app
     return CORSMiddleware(
-        app, allow_origins=config.allow_origins, allow_methods=["*"], allow_headers=["*"], allow_credentials=True
+        app,
+        allow_origins=config.allow_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
     )

@@ -22,7 +22,9 @@ class _WithPlugins(click.Group):
     """Find the plugins' commands beside the core's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(entry.name for entry in entry_points(group=COMMANDS))})
+        return sorted(
+            {*super().list_commands(ctx), *(entry.name for entry in entry_points(group=COMMANDS))}
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = super().get_command(ctx, cmd_name)
@@ -30,7 +32,9 @@ class _WithPlugins(click.Group):
             try:
                 own = entry.load()
             except ImportError as error:
-                raise click.ClickException(f"the command {cmd_name} cannot be loaded: {error}") from error
+                raise click.ClickException(
+                    f"the command {cmd_name} cannot be loaded: {error}"
+                ) from error
         return own
 
 
@@ -53,7 +57,13 @@ def endpoints(ctx: click.Context, as_json: bool) -> None:
     with open_client(ctx) as bridge:
         rows = bridge.request("GET", "/endpoints")["endpoints"]
     columns = ["name", "role", "liveness", "plugins"]
-    show(rows, as_json, lambda found: table([{**row, "plugins": ", ".join(row["plugins"])} for row in found], columns))
+    show(
+        rows,
+        as_json,
+        lambda found: table(
+            [{**row, "plugins": ", ".join(row["plugins"])} for row in found], columns
+        ),
+    )
 
 
 @orbit.command()
@@ -63,7 +73,9 @@ def endpoints(ctx: click.Context, as_json: bool) -> None:
 def plugins(ctx: click.Context, endpoint: str | None, as_json: bool) -> None:
     """Show what became of every plugin installed at ENDPOINT (else at the bridge), and why."""
     with open_client(ctx) as bridge:
-        described = bridge.get_endpoint_client(endpoint).describe() if endpoint else bridge.plugins()
+        described = (
+            bridge.get_endpoint_client(endpoint).describe() if endpoint else bridge.plugins()
+        )
     columns = ["name", "type", "state", "version", "reason"]
     show(described["statuses"], as_json, lambda rows: table(rows, columns))
 
@@ -74,7 +86,9 @@ def plugins(ctx: click.Context, endpoint: str | None, as_json: bool) -> None:
 @click.option("-X", "--method", help="HTTP method; GET, or POST with --data.")
 @json_option
 @click.pass_context
-def call(ctx: click.Context, route: str, data: str | None, method: str | None, as_json: bool) -> None:
+def call(
+    ctx: click.Context, route: str, data: str | None, method: str | None, as_json: bool
+) -> None:
     """Call one route of a plugin and print what it answers."""
     body = _json_argument(sys.stdin.read() if data == "-" else data)
     verb = method or ("GET" if data is None else "POST")
@@ -98,7 +112,12 @@ def _json_argument(text: str | None) -> Any:
 @json_option
 @click.pass_context
 def events(
-    ctx: click.Context, endpoint: str | None, plugin: str | None, topic: str | None, count: int | None, as_json: bool
+    ctx: click.Context,
+    endpoint: str | None,
+    plugin: str | None,
+    topic: str | None,
+    count: int | None,
+    as_json: bool,
 ) -> None:
     """Follow the notifications, one a line."""
     seen = 0
@@ -115,7 +134,9 @@ def _print_event(event: Any, as_json: bool) -> None:
         click.echo(json.dumps({"topic": event.kind, "data": event.data, "id": event.id}))
     elif event.kind == "notification":
         found = event.data
-        click.echo(f"{found['endpoint']}/{found['plugin']} {found['topic']} {json.dumps(found['data'])}")
+        click.echo(
+            f"{found['endpoint']}/{found['plugin']} {found['topic']} {json.dumps(found['data'])}"
+        )
     elif event.kind == "topology":
         click.echo(f"topology: {', '.join(event.data['endpoints']) or 'nobody is connected'}")
     else:
@@ -130,7 +151,11 @@ def disconnect(ctx: click.Context, endpoint: str, as_json: bool) -> None:
     """Tell ENDPOINT to leave (administrators only)."""
     with open_client(ctx) as bridge:
         bridge.disconnect_endpoint(endpoint)
-    show({"endpoint": endpoint, "status": "shutdown"}, as_json, lambda _: f"{endpoint} was told to leave")
+    show(
+        {"endpoint": endpoint, "status": "shutdown"},
+        as_json,
+        lambda _: f"{endpoint} was told to leave",
+    )
 
 
 @orbit.command()
@@ -149,14 +174,24 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option("--role", type=click.Choice(["client", "endpoint", "admin"]), default="client", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(["client", "endpoint", "admin"]),
+    default="client",
+    show_default=True,
+)
 @click.option("--owner", required=True, help="Who the token speaks for.")
 @click.option("--expires", type=float, metavar="SECONDS", help="Seconds from now; never without.")
 @click.option("--endpoint", help="Bind an endpoint's token to this name.")
 @json_option
 @click.pass_context
 def create_token(
-    ctx: click.Context, role: str, owner: str, expires: float | None, endpoint: str | None, as_json: bool
+    ctx: click.Context,
+    role: str,
+    owner: str,
+    expires: float | None,
+    endpoint: str | None,
+    as_json: bool,
 ) -> None:
     """Make a token and print it; it is shown only now."""
     with open_client(ctx) as bridge:

@@ -81,9 +81,13 @@ class AsyncEndpointClient:
         instance = _find_instance(plugins, name)
         if instance is None:
             available = ", ".join(plugins) or "none"
-            raise UnknownRoute(f"endpoint {self.name} serves no plugin {name!r}; available: {available}")
+            raise UnknownRoute(
+                f"endpoint {self.name} serves no plugin {name!r}; available: {available}"
+            )
         kind = client_class(plugins[instance]["type"])
-        client = kind(self._bridge.http, f"/{self.name}/{instance}", self._bridge, self.name, instance)
+        client = kind(
+            self._bridge.http, f"/{self.name}/{instance}", self._bridge, self.name, instance
+        )
         try:
             await client.register_session(**session)
         except UnknownRoute:
@@ -98,7 +102,7 @@ def _find_instance(plugins: dict[str, Any], name: str) -> str | None:
 
 
 def client_class(plugin_type: str) -> type[PluginClient]:
-    """Return the client class of a plugin type, `PluginClient` where its distribution is not installed."""
+    """Return a plugin type's client class, `PluginClient` where that is not installed."""
     for entry in entry_points(group=CLIENTS, name=plugin_type):
         found: type[PluginClient] = entry.load()
         return found
@@ -123,7 +127,8 @@ class AsyncBridgeClient:
         access = resolve_access(url, token, cert)
         headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
         transport = httpx.AsyncHTTPTransport(
-            verify=trust(access.cert), limits=httpx.Limits(max_connections=200, max_keepalive_connections=50)
+            verify=trust(access.cert),
+            limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
         )
         self._set_up(access.url, RetryTransport(transport), headers, timeout)
 
@@ -169,7 +174,7 @@ class AsyncBridgeClient:
         await self.http.aclose()
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
-        """Return the JSON that a route answers, such as ``GET /node7/sysinfo/homedir``. Raises OrbitError."""
+        """Return the JSON that ``GET /node7/sysinfo/homedir`` or so answers. Raises OrbitError."""
         try:
             response = await self.http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
@@ -182,7 +187,7 @@ class AsyncBridgeClient:
             raise OrbitError.from_reply(502, "", f"{method} {path} answers no JSON") from None
 
     async def list_endpoints(self) -> dict[str, Any]:
-        """Return the connected endpoints by name: role, liveness, plugins with their portal pages."""
+        """Return the connected endpoints by name: role, liveness, plugins, portal pages."""
         reply = await self.request("POST", "/endpoint/list")
         return dict(reply["data"]["endpoints"])
 
@@ -211,11 +216,15 @@ class AsyncBridgeClient:
             if not missing:
                 return
             if now - start >= timeout:
-                raise DeadlineExceeded(f"not connected after {timeout:g} s: {', '.join(sorted(missing))}")
+                raise DeadlineExceeded(
+                    f"not connected after {timeout:g} s: {', '.join(sorted(missing))}"
+                )
             if on_heartbeat is not None and now - beat >= heartbeat_interval:
                 beat = now
                 await self._call(on_heartbeat, now - start)
-            await anyio.sleep(min(poll, max(0.0, timeout - (now - start)), 0.05 + (now - start) / 4))
+            await anyio.sleep(
+                min(poll, max(0.0, timeout - (now - start)), 0.05 + (now - start) / 4)
+            )
 
     async def plugins(self) -> dict[str, Any]:
         """Return what the bridge itself hosts, and why other plugins are not served there."""
@@ -253,7 +262,8 @@ class AsyncBridgeClient:
     ) -> AsyncIterator[Event]:
         """Yield events for ever: the topology first, then what matches; reconnects and resumes.
 
-        A ``gap`` event says that some were missed. Raises OrbitError only where trying again is no use.
+        A ``gap`` event says that some were missed. Raises OrbitError where trying again is
+        no use.
         """
         query = {"endpoint": endpoint, "plugin": plugin, "topic": topic}
         parameters = {key: value for key, value in query.items() if value is not None}
@@ -270,7 +280,9 @@ class AsyncBridgeClient:
             failures += 1
             await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))
 
-    async def _stream_events(self, parameters: dict[str, str], last: str | None) -> AsyncIterator[Event]:
+    async def _stream_events(
+        self, parameters: dict[str, str], last: str | None
+    ) -> AsyncIterator[Event]:
         headers = {} if last is None else {"Last-Event-ID": last}
         timeout = httpx.Timeout(30.0, read=SILENCE)
         async with aconnect_sse(
@@ -284,20 +296,28 @@ class AsyncBridgeClient:
                 yield Event(document["topic"], document["data"], event.id or None)
 
     def register_callback(
-        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+        self,
+        endpoint_id: str | None,
+        plugin_name: str | None,
+        topic: str | None,
+        callback: Callback,
     ) -> None:
-        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches everything."""
+        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None is all."""
         self._callbacks.append(((endpoint_id, plugin_name, topic), callback))
         self._start_listening()
 
     def unregister_callback(
-        self, endpoint_id: str | None, plugin_name: str | None, topic: str | None, callback: Callback
+        self,
+        endpoint_id: str | None,
+        plugin_name: str | None,
+        topic: str | None,
+        callback: Callback,
     ) -> None:
         """Stop calling ``callback`` for this."""
         self._callbacks.remove(((endpoint_id, plugin_name, topic), callback))
 
     def register_topology_callback(self, callback: TopologyCallback) -> None:
-        """Call ``callback(endpoints)`` with the endpoints by name, at once and after each change."""
+        """Call ``callback(endpoints)`` with the endpoints by name, now and when they change."""
         self._topology_callbacks.append(callback)
         self._start_listening()
 

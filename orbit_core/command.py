@@ -39,8 +39,10 @@ def open_client(context: click.Context) -> Iterator[BridgeClient]:
 
 
 @contextmanager
-def open_plugin(context: click.Context, endpoint: str, plugin: str, sid: str | None = None) -> Iterator[Any]:
-    """Open a blocking client for a plugin, in the caller's own lasting session unless ``sid`` names another."""
+def open_plugin(
+    context: click.Context, endpoint: str, plugin: str, sid: str | None = None
+) -> Iterator[Any]:
+    """Open a blocking client for a plugin, in the caller's lasting session or in ``sid``."""
     with open_client(context) as bridge:
         session = sid or f"cli.{bridge.whoami()['owner']}"
         found = bridge.get_endpoint_client(endpoint)
@@ -49,9 +51,13 @@ def open_plugin(context: click.Context, endpoint: str, plugin: str, sid: str | N
 
 def table(rows: list[dict[str, Any]], columns: list[str]) -> str:
     """Return rows as aligned text with a heading; what is missing or None shows as ``-``."""
-    cells = [[str(row.get(column)) if row.get(column) is not None else "-" for column in columns] for row in rows]
+    cells = [
+        [str(row.get(column)) if row.get(column) is not None else "-" for column in columns]
+        for row in rows
+    ]
     lines = [[column.upper().replace("_", " ") for column in columns], *cells]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )

@@ -1,24 +1,19 @@
 """Run on an HPC host: host plugins, dial out to the bridge, and stay linked to it."""
 
 import logging
-import os
 import socket
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import anyio
-import attrs
 from anyio.abc import TaskGroup
 
 from ._codec import from_wire, to_data
-from ._dial import Answer, Credentials, DialedSocket, dial, pause, socket_url
+from ._dial import Answer, Credentials, dial, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
@@ -37,7 +32,7 @@ from .errors import (
     Unauthorized,
 )
 from .hookspecs import hookimpl
-from .models import EndpointInfo, HostInfo, Notification, RESERVED_NAMES, Topology, check_name
+from .models import RESERVED_NAMES, EndpointInfo, HostInfo, Notification, Topology, check_name
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +87,7 @@ class Endpoint:
         self._site = self.host.site()
 
     async def stay_linked(self) -> None:
-        """Keep the link up until told to leave; ends with `fatal` set where trying again is no use."""
+        """Keep the link up until told to leave, or until `fatal` is set."""
         failures = 0
         while not self.stopped.is_set():
             start = time.monotonic()
@@ -196,7 +191,9 @@ async def open_endpoint(
 
     ``settings`` holds the plugins' sections. Raises ConfigError, InvalidName, StateInUse.
     """
-    name = check_name(config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES)
+    name = check_name(
+        config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES
+    )
     access = resolve_access(config.url, token, config.cert, file=config)
     if socket_url(access.url).startswith("wss:"):
         trust(access.cert)
@@ -204,7 +201,9 @@ async def open_endpoint(
     async with open_host(name, host, state_dir) as plugin_host, anyio.create_task_group() as group:
         endpoint = Endpoint(name, access, plugin_host, group)
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
-            await plugin_host.load(config.plugins, settings=settings or {}, hub=hub, available=available)
+            await plugin_host.load(
+                config.plugins, settings=settings or {}, hub=hub, available=available
+            )
             plugin_host.hooks.add("uplink", Uplink(endpoint.link))
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)

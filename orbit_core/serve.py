@@ -15,7 +15,7 @@ import click
 
 from ._watchdog import watch_loop
 from .bridge import open_bridge
-from .config import BridgeConfig, EndpointConfig, FileConfig, find_file, override, read_secret
+from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret
 from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
@@ -28,7 +28,8 @@ class _JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -39,18 +40,34 @@ class _JsonLines(logging.Formatter):
 
 
 @click.command()
-@click.option("--role", type=click.Choice(["bridge", "endpoint"]), required=True, help="What to run.")
+@click.option(
+    "--role", type=click.Choice(["bridge", "endpoint"]), required=True, help="What to run."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
 @click.option("--host", help="Bridge: address to listen on (127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Bridge: port to listen on (8000); 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Bridge: port to listen on (8000); 0 takes a free one.",
+)
 @click.option("--name", help="Endpoint: its name (the host's).")
 @click.option("--url", help="Endpoint: the bridge to dial.")
 @click.option("--plugins", help="Comma-separated names, globs, 'default', 'all' or INSTANCE=NAME.")
-@click.option("--token-file", type=click.Path(path_type=Path), help="Endpoint: file that holds its token.")
-@click.option("--cert", type=click.Path(path_type=Path), help="Bridge: its certificate. Endpoint: the one to trust.")
+@click.option(
+    "--token-file", type=click.Path(path_type=Path), help="Endpoint: file that holds its token."
+)
+@click.option(
+    "--cert",
+    type=click.Path(path_type=Path),
+    help="Bridge: its certificate. Endpoint: the one to trust.",
+)
 @click.option("--key", type=click.Path(path_type=Path), help="Bridge: its private key, mode 0600.")
-@click.option("--insecure", is_flag=True, default=None, help="Bridge: listen beyond this host without TLS.")
-@click.option("--no-auth", is_flag=True, default=None, help="Bridge: let everybody in as administrator.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Bridge: listen beyond this host without TLS."
+)
+@click.option(
+    "--no-auth", is_flag=True, default=None, help="Bridge: let everybody in as administrator."
+)
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Folder that keeps the state.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]))
 @click.option("--log-format", type=click.Choice(["text", "json"]))
@@ -104,7 +121,10 @@ async def _serve_bridge(config: BridgeConfig, settings: Mapping[str, Any]) -> No
 async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -> None:
     token = read_secret(config.token_file, "token file") if config.token_file else None
     host = await detect_host()
-    async with watch_loop(), open_endpoint(config, host, settings=settings, token=token) as endpoint:
+    async with (
+        watch_loop(),
+        open_endpoint(config, host, settings=settings, token=token) as endpoint,
+    ):
         async with anyio.create_task_group() as group:
             group.start_soon(_announce, endpoint)
             await _until_told(endpoint.stopped)
@@ -116,7 +136,9 @@ async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -
 async def _announce(endpoint: Any) -> None:
     await endpoint.linked.wait()
     plugins = ", ".join(endpoint.host.plugins.served) or "none"
-    click.echo(f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}")
+    click.echo(
+        f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}"
+    )
 
 
 async def _until_told(stopped: anyio.Event) -> None:

@@ -1,4 +1,3 @@
-
 import anyio
 import anyio.to_thread
 import httpx
@@ -186,7 +185,9 @@ async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
 async def test_events_come_again_after_the_bridge_was_restarted(tmp_path):
     async with open_deployment(tmp_path) as first:
         url, token = first.url, await first.token()
-    config = BridgeConfig(port=int(url.rpartition(":")[2]), plugins=[], state_dir=tmp_path / "bridge")
+    config = BridgeConfig(
+        port=int(url.rpartition(":")[2]), plugins=[], state_dir=tmp_path / "bridge"
+    )
     async with AsyncBridgeClient(url, token=token) as client:
         events = client.events()
         for _ in range(2):

@@ -42,7 +42,9 @@ async def test_an_endpoint_comes_back_by_itself_when_its_bridge_restarts(tmp_pat
     async with open_deployment(tmp_path, config=config) as first:
         token = await first.token(Principal("alice", Role.ENDPOINT))
         url = first.url
-    again = BridgeConfig(port=int(url.rpartition(":")[2]), plugins=[], state_dir=tmp_path / "bridge")
+    again = BridgeConfig(
+        port=int(url.rpartition(":")[2]), plugins=[], state_dir=tmp_path / "bridge"
+    )
     settings = EndpointConfig(name="node", url=url, plugins=[], state_dir=tmp_path / "node")
     async with open_endpoint(settings, HOST, token=token) as endpoint:
         for _ in range(2):

@@ -464,7 +464,9 @@ RESPONSE = pack_response(ResponseHead(200, []), b"")
         pytest.param([frame(Kind.RESPONSE, 2, RESPONSE)] * 2, id="two responses"),
         pytest.param([frame(Kind.RESPONSE, 2, b"")], id="no response"),
         pytest.param([frame(Kind.DATA, 2, bytes(WINDOW + CHUNK + 1))], id="over the window"),
-        pytest.param([frame(Kind.DATA, 2, b"", fin=True), frame(Kind.DATA, 2, b"x")], id="past end"),
+        pytest.param(
+            [frame(Kind.DATA, 2, b"", fin=True), frame(Kind.DATA, 2, b"x")], id="past end"
+        ),
         pytest.param([frame(Kind.CREDIT, 2, b"x")], id="no count"),
         pytest.param([frame(Kind.CANCEL, 2, b"\xc1")], id="no reason"),
         pytest.param([b"short"], id="no frame"),

@@ -99,7 +99,10 @@ async def test_a_bind_beyond_this_host_without_tls_is_refused(tmp_path, host):
 
 async def test_a_bind_beyond_this_host_is_allowed_when_said(tmp_path):
     config = BridgeConfig(port=0, plugins=[], host="0.0.0.0", insecure=True)
-    async with open_deployment(tmp_path, config=config) as deployment, httpx.AsyncClient() as client:
+    async with (
+        open_deployment(tmp_path, config=config) as deployment,
+        httpx.AsyncClient() as client,
+    ):
         port = deployment.url.rpartition(":")[2]
         assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
 
@@ -166,7 +169,7 @@ async def test_old_tls_is_refused(tmp_path, certificate):
     async with open_deployment(tmp_path, config=config) as deployment:
         context = ssl.create_default_context(cafile=str(certificate["cert"]))
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             context.maximum_version = ssl.TLSVersion.TLSv1_1
         async with httpx.AsyncClient(verify=context) as client:
             with pytest.raises(httpx.ConnectError):
