@@ -1,0 +1,138 @@
+from typing import Any
+
+import pytest
+from orbit_psij.models import JobSpec, Submission
+from orbit_psij.specs import STRING_LIMIT, TOTAL_LIMIT, check_spec, read_submission
+
+from orbit_core.errors import InvalidBody
+
+OFFERED = ("local",)
+
+
+def read(**spec: Any) -> JobSpec:
+    return read_submission({"job_spec": {"executable": "/bin/true", **spec}}, OFFERED).spec
+
+
+def faults_of(**spec: Any) -> list[str]:
+    with pytest.raises(InvalidBody) as refused:
+        read(**spec)
+    return refused.value.detail.removeprefix("body: ").split("; ")
+
+
+def test_a_job_needs_only_an_executable() -> None:
+    body = {"job_spec": {"executable": "date"}}
+    assert read_submission(body, OFFERED) == Submission(JobSpec("date"), "local")
+
+
+def test_options_are_taken_from_wherever_users_write_them() -> None:
+    spec = read(
+        attributes={
+            "node_count": 2,
+            "project": "p1",
+            "duration": "600",
+            "slurm.constraint": "gpu&hbm80g",
+            "custom_attributes": {"pbs.l": "x"},
+        },
+        custom_attributes={"slurm.qos": "high"},
+        environment={"N": 4},
+    )
+    assert spec.resources.node_count == 2
+    assert (spec.attributes.account, spec.attributes.duration) == ("p1", 600)
+    assert spec.custom_attributes == {
+        "slurm.qos": "high",
+        "slurm.constraint": "gpu&hbm80g",
+        "pbs.l": "x",
+    }
+    assert spec.environment == {"N": "4"}
+
+
+def test_null_stands_for_an_absent_option() -> None:
+    assert read(arguments=None, attributes=None, resources=None) == JobSpec("/bin/true")
+
+
+def test_every_fault_is_reported_at_once() -> None:
+    with pytest.raises(InvalidBody) as refused:
+        read_submission(
+            {"executor": "slurm", "job_spec": {"executable": "", "foo": 1, "arguments": ["a", 1]}},
+            OFFERED,
+        )
+    assert refused.value.detail == (
+        "body: executor 'slurm' is not offered here: use local; job_spec: unknown key 'foo'; "
+        "job_spec.arguments[1]: expected text, got a whole number; "
+        "job_spec.executable: must not be empty"
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"job_spec": None}, {"job_spec": []}, {"job_spec": "x"}], ids=str
+)
+def test_a_body_without_a_job_is_refused(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidBody, match="job_spec: expected an object"):
+        read_submission(body, OFFERED)
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ({"executable": None}, "job_spec.executable: required"),
+        ({"executable": "-c"}, "job_spec.executable: must not begin with '-'"),
+        ({"name": "a\nb"}, "job_spec.name: character U+000A is not allowed"),
+        ({"directory": "/a\0b"}, "job_spec.directory: character U+0000 is not allowed"),
+        ({"directory": 1.5}, "job_spec.directory: expected text, got a number"),
+        ({"directory": True}, "job_spec.directory: expected text, got true or false"),
+        ({"arguments": ["\0"]}, "job_spec.arguments[0]: character U+0000 is not allowed"),
+        ({"arguments": ["\ud800"]}, "job_spec.arguments[0]: character U+D800 is not allowed"),
+        ({"arguments": "-l"}, "job_spec.arguments: expected a list, got text"),
+        ({"arguments": [None]}, "job_spec.arguments[0]: expected text, got null"),
+        ({"arguments": [{}]}, "job_spec.arguments[0]: expected text, got an object"),
+        ({"environment": ["A=1"]}, "job_spec.environment: expected an object, got a list"),
+        ({"environment": {"A B": "x"}}, "job_spec.environment: 'A B' is not a variable name"),
+        ({"environment": {"A": "\x1b"}}, "job_spec.environment.A: character U+001B"),
+        ({"environment": {"A": True}}, "job_spec.environment.A: expected text, got true or false"),
+        ({"attributes": 3}, "job_spec.attributes: expected an object, got a whole number"),
+        ({"attributes": {"queue": "q"}}, "job_spec.attributes: unknown key 'queue'"),
+        ({"attributes": {"queue_name": "q\n#SBATCH"}}, "job_spec.attributes.queue_name: character"),
+        ({"attributes": {"duration": "1h"}}, "job_spec.attributes.duration: expected a whole number"),
+        ({"attributes": {"duration": -1}}, "job_spec.attributes.duration: must be 1 to"),
+        ({"attributes": {"duration": 2**40}}, "job_spec.attributes.duration: must be 1 to"),
+        (
+            {"attributes": {"node_count": 2}, "resources": {"node_count": 3}},
+            "job_spec.attributes.node_count: contradicts",
+        ),
+        ({"attributes": {"project": "a", "account": "b"}}, "job_spec.attributes.project: contradicts"),
+        ({"resources": {"node_count": 0}}, "job_spec.resources.node_count: must be 1 to"),
+        ({"resources": {"memory": 0}}, "job_spec.resources.memory: must be at least 1 byte"),
+        ({"resources": {"nodes": 1}}, "job_spec.resources: unknown key 'nodes'"),
+        ({"resources": {"process_count": 3, "node_count": 2}}, "job_spec.resources: process_count"),
+        ({"resources": [1], "attributes": {"node_count": 1}}, "job_spec.resources: expected an object"),
+        (
+            {"resources": {"process_count": 8, "node_count": 2, "processes_per_node": 2}},
+            "job_spec.resources: process_count must be",
+        ),
+        ({"resources": {"process_count": 10**6}}, "job_spec.resources: a local job has at most"),
+        ({"custom_attributes": {"a b": 1}}, "job_spec.custom_attributes: 'a b' is not a name"),
+        ({"custom_attributes": {"a.b": "x\ny"}}, "job_spec.custom_attributes.a.b: character U+000A"),
+        ({"custom_attributes": {"a": float("inf")}}, "job_spec.custom_attributes.a: must be a finite"),
+        ({"custom_attributes": {"a": []}}, "job_spec.custom_attributes.a: expected text or a whole"),
+        ({"custom_attributes": 1, "attributes": {"a.b": 1}}, "job_spec.custom_attributes: expected"),
+        ({"stdin": "x", "stdin_path": "/y"}, "job_spec.stdin: give either"),
+        ({"launcher": "ssh"}, "job_spec.launcher: 'ssh' is unknown, use one of single"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_fault_names_its_place(spec: dict[str, Any], fault: str) -> None:
+    assert any(found.startswith(fault) for found in faults_of(**spec)), faults_of(**spec)
+
+
+def test_a_local_job_may_have_lines_and_tabs_in_arguments_and_variables() -> None:
+    spec = read(arguments=["a\n\tb"], environment={"A": "x\ny"})
+    assert check_spec(spec, is_local=True) == []
+    assert check_spec(spec, is_local=False) == [
+        "job_spec.arguments[0]: character U+000A is not allowed",
+        "job_spec.environment.A: character U+000A is not allowed",
+    ]
+
+
+def test_what_a_process_cannot_take_is_refused_before_it_is_tried() -> None:
+    assert "over" in faults_of(arguments=["x" * (STRING_LIMIT + 1)])[0]
+    assert "over" in faults_of(arguments=["x" * 100_000] * (TOTAL_LIMIT // 100_000 + 1))[0]
