@@ -27,7 +27,8 @@ class Lifetimes:
 
     def __init__(self, idle_ttl: float) -> None:
         """Take the idle seconds after which an ephemeral session is over (0: never)."""
-        self.topology: Topology | None = None
+        # Nobody at all: this host is not linked, and knows of nobody's end.
+        self.topology = Topology()
         self._idle_ttl = idle_ttl
 
     def is_over(self, record: SessionRecord, access: Access, now: float) -> bool:
@@ -41,7 +42,7 @@ class Lifetimes:
         return 0 < self._idle_ttl <= now - access.touched
 
     def _is_drained(self, access: Access, owner: str, now: float) -> bool:
-        if self.topology is None or _is_there(self.topology.get(owner)):
+        if not self.topology or _is_there(self.topology.get(owner)):
             access.owner_gone_since = None
             return False
         if access.owner_gone_since is None:

@@ -10,25 +10,10 @@ import attrs
 
 from .errors import InvalidName
 
-RESERVED_NAMES = frozenset(
-    {
-        "auth",
-        "bridge",
-        "docs",
-        "endpoint",
-        "endpoints",
-        "events",
-        "favicon.ico",
-        "health",
-        "metrics",
-        "openapi.json",
-        "plugins",
-        "ready",
-        "register",
-        "static",
-        "tokens",
-    }
-)
+RESERVED_NAMES = frozenset({
+    "auth", "bridge", "docs", "endpoint", "endpoints", "events", "favicon.ico", "health", "metrics",
+    "openapi.json", "plugins", "ready", "register", "static", "tokens",
+})  # fmt: skip
 """First path segments that the bridge serves itself; no endpoint may be called so."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

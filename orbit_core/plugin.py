@@ -21,6 +21,7 @@ from .context import PluginContext
 from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
 from .hookspecs import PROJECT, hookimpl
 from .models import HostInfo, HostRole, Topology, UIConfig, check_name
+from .plugins import installed
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
 from .web import Reply, json_body, principal_of
 
@@ -69,6 +70,17 @@ class Plugin:
         )
         self._idempotency = Idempotency(context.documents.part("replies"))
         self._add_standard_routes()
+
+    @staticmethod
+    def get_plugin_names() -> list[str]:
+        """Return the names of the installed plugins, whether they serve here or not."""
+        return sorted(installed())
+
+    @staticmethod
+    def get_plugin_class(name: str) -> Any:
+        """Import an installed plugin and return its class (or module), or None if there is none."""
+        entry = installed().get(name)
+        return entry.load() if entry else None
 
     @classmethod
     @hookimpl

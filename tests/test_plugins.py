@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orbit_core import Plugin
 from orbit_core import plugins as plugins_module
 from orbit_core._host import PluginHost, open_host
 from orbit_core.errors import ConfigError, InvalidName
 from orbit_core.models import HostInfo, HostRole, PluginStatus
 from orbit_core.plugins import ROLE_DEFAULTS, installed, select
+from tests.faulty_plugins import Bare
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
@@ -139,6 +141,15 @@ def test_installed_plugins_are_found_without_import(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     assert installed()["broken_one"].value == "no_such_module:Plugin"
+
+
+def test_installed_plugins_can_be_asked_for_by_name(tmp_path, monkeypatch):
+    distribution(tmp_path, "thing", f"thing = {FAULTY}:Bare")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert "thing" in Plugin.get_plugin_names()
+    assert Plugin.get_plugin_class("thing") is Bare
+    assert Plugin.get_plugin_class("nothing") is None
 
 
 def test_a_name_that_two_distributions_offer_is_warned_of(tmp_path, monkeypatch, caplog):

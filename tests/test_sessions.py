@@ -295,7 +295,8 @@ async def test_an_access_gives_a_session_its_time_again(sessions, clock, act):
 
 
 def topology(liveness: str | None) -> Topology:
-    return Topology({"node7": EndpointInfo("login", liveness)} if liveness else {})
+    others = {"other": EndpointInfo("login")}
+    return Topology({**others, "node7": EndpointInfo("login", liveness)} if liveness else others)
 
 
 @pytest.mark.parametrize(
@@ -329,8 +330,11 @@ async def test_an_endpoint_that_returns_keeps_its_sessions(sessions, clock):
     assert len(sessions) == 1
 
 
-async def test_an_endpoint_that_nobody_spoke_of_yet_is_not_lost(sessions, clock):
+@pytest.mark.parametrize("heard", [True, False], ids=["not linked", "at the very start"])
+async def test_nobody_is_lost_to_a_host_that_hears_of_nobody(sessions, clock, heard):
     await sessions.register(NODE, {"sid": "s"})
+    if heard:
+        sessions.hear_topology(Topology())
     for _ in range(3):
         clock.now += 1000
         await sessions.sweep()
