@@ -1,0 +1,1 @@
+"""Count, once for each session: an example of an ORBIT plugin."""
