@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -59,14 +60,17 @@ class LoadPlugin:
         """Return the routes, and one that sends notifications."""
 
         async def burst(request: Request) -> Response:
-            count, rate = int(request.query_params["count"]), float(request.query_params.get("rate", 0))
+            count, rate = (
+                int(request.query_params["count"]),
+                float(request.query_params.get("rate", 0)),
+            )
             start = anyio.current_time()
             for number in range(count):
                 context.notify("load", {"number": number, "sent": anyio.current_time()})
                 if rate:
                     await anyio.sleep(max(0.0, start + (number + 1) / rate - anyio.current_time()))
                 elif number % 100 == 99:
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
             return JSONResponse({"count": count})
 
         return [*ROUTES, Route("/burst", burst, methods=["POST"])]

@@ -14,13 +14,13 @@ from orbit_core.endpoint import open_endpoint
 from orbit_core.models import HostInfo, HostRole
 
 
-async def _bridge(port: int, state: Path, cert: Path | None, key: Path | None) -> None:
+async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | None) -> None:
     config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[])
     async with open_bridge(config):
         await anyio.sleep_forever()
 
 
-async def _endpoint(url: str, name: str, state: Path, token: str, cert: Path | None) -> None:
+async def _endpoint(url: str, name: str, state: Path | None, token: str, cert: Path | None) -> None:
     plugin = EntryPoint("load", "plugin_under_load:PLUGIN", "orbit.plugins")
     config = EndpointConfig(name=name, url=url, state_dir=state, cert=cert, plugins=["load"])
     host = HostInfo(HostRole.STANDALONE)
@@ -35,11 +35,19 @@ def main(role: str, *arguments: str) -> None:
     match role:
         case "bare":
             uvicorn.run(
-                bare(), port=int(arguments[0]), loop="uvloop", http="httptools", access_log=False, log_level="error",
-                ssl_certfile=arguments[1] or None, ssl_keyfile=arguments[2] or None,
-            )  # fmt: skip
+                bare(),
+                port=int(arguments[0]),
+                loop="uvloop",
+                http="httptools",
+                access_log=False,
+                log_level="error",
+                ssl_certfile=arguments[1] or None,
+                ssl_keyfile=arguments[2] or None,
+            )
         case "bridge":
-            anyio.run(_bridge, int(arguments[0]), paths[1], paths[2], paths[3], backend_options=uvloop)
+            anyio.run(
+                _bridge, int(arguments[0]), paths[1], paths[2], paths[3], backend_options=uvloop
+            )
         case "endpoint":
             url, name, _, token, _ = arguments
             anyio.run(_endpoint, url, name, paths[2], token, paths[4], backend_options=uvloop)

@@ -81,10 +81,9 @@ class EventRing:
 
     def append(self, notification: Notification) -> None:
         """Add a notification. Raises TypeError or ValueError if its data is not JSON."""
+        document = _document(notification, encode_data(notification)).encode()
         self._end += 1
-        encoded = b"id: %s-%d\ndata: %s\n\n" % (
-            self._epoch.encode(), self._end, _document(notification, encode_data(notification)).encode()
-        )  # fmt: skip
+        encoded = b"id: %s-%d\ndata: %s\n\n" % (self._epoch.encode(), self._end, document)
         now = time.monotonic()
         self._kept.append(_Kept(notification, encoded, now))
         self._bytes += len(encoded)

@@ -125,6 +125,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 class _Server(uvicorn.Server):
     """Leave signals to whoever runs the server, and bound the TLS handshake."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = anyio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -151,6 +155,7 @@ class _Server(uvicorn.Server):
             for sock in sockets or []
         ]
         self.started = True
+        self.ready.set()
 
 
 @asynccontextmanager
@@ -171,8 +176,7 @@ async def serve(app: ASGIApp, config: BridgeConfig) -> AsyncIterator[str]:
         ) from None
     async with anyio.create_task_group() as group:
         group.start_soon(_serve_until_cancelled, server, listener)
-        while not server.started:
-            await anyio.sleep(0.001)
+        await server.ready.wait()
         yield _url(config, listener)
         group.cancel_scope.cancel()
 

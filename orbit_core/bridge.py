@@ -204,7 +204,7 @@ async def open_bridge(
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
         await host.load(config.plugins, settings=settings or {}, hub=_hub(bridge))
-        host.hooks.add("fan-out", FanOut(bridge.ring))
+        host.hooks.add("(fan-out)", FanOut(bridge.ring))
         bridge.open_site()
         group.start_soon(registry.run)
         group.start_soon(_sweep_tokens, tokens)

@@ -204,7 +204,7 @@ async def open_endpoint(
             await plugin_host.load(
                 config.plugins, settings=settings or {}, hub=hub, available=available
             )
-            plugin_host.hooks.add("uplink", Uplink(endpoint.link))
+            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)
             group.start_soon(endpoint.stay_linked)

@@ -124,11 +124,11 @@ async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -
     async with (
         watch_loop(),
         open_endpoint(config, host, settings=settings, token=token) as endpoint,
+        anyio.create_task_group() as group,
     ):
-        async with anyio.create_task_group() as group:
-            group.start_soon(_announce, endpoint)
-            await _until_told(endpoint.stopped)
-            group.cancel_scope.cancel()
+        group.start_soon(_announce, endpoint)
+        await _until_told(endpoint.stopped)
+        group.cancel_scope.cancel()
     if endpoint.fatal is not None:
         raise endpoint.fatal
 

@@ -1,0 +1,34 @@
+# The whole developer interface. Everything lives in .venv; nothing needs to be installed before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := $(sort $(wildcard orbit_plugins/*))
+
+.PHONY: demo test check bench docs isolation clean
+
+$(VENV)/ready: pyproject.toml constraints.txt scripts/make_venv.sh $(addsuffix /pyproject.toml,$(PLUGINS))
+	PYTHON=$(PYTHON) sh scripts/make_venv.sh $(VENV)
+	touch $@
+
+demo: $(VENV)/ready  ## watch a bridge, an endpoint and a job; KEEP=1 leaves them running
+	$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
+
+test: $(VENV)/ready  ## run all tests, with coverage
+	$(BIN)/python -m pytest -q --cov --cov-report=term
+
+check: $(VENV)/ready  ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready  ## print the table of ratios and write benchmarks/results.md
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/ready  ## test the documentation: examples run, references are complete
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_hooks_documented.py
+
+isolation: $(VENV)/ready  ## build all wheels; test each plugin with core alone, and the template renamed
+	$(BIN)/python scripts/isolation.py
+
+clean:
+	rm -rf $(VENV) dist
