@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
+from orbit_example.client import ExampleClient
 
 from orbit_core.models import HostRole
 from orbit_core.testing import open_deployment, open_plugin
-from orbit_example.client import ExampleClient
 
 pytestmark = pytest.mark.anyio
 
@@ -44,9 +44,9 @@ async def test_the_client_counts_through_a_bridge(tmp_path: Path) -> None:
 
 
 async def test_a_module_with_hooks_serves_its_route(tmp_path: Path) -> None:
-    async with open_plugin("orbit_example.bare", tmp_path, instance="bare") as tested:
-        async with tested.http() as http:
-            reply = await http.get("/bare/hello")
+    bare = open_plugin("orbit_example.bare", tmp_path, instance="bare")
+    async with bare as tested, tested.http() as http:
+        reply = await http.get("/bare/hello")
     assert reply.json() == {"hello": "test"}
 
 

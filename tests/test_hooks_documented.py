@@ -1,0 +1,45 @@
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from orbit_core.errors import OrbitError
+from orbit_core.hookspecs import HookSpecs
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+HOOKS = {
+    name: [argument for argument in inspect.signature(hook).parameters if argument != "self"]
+    for name, hook in vars(HookSpecs).items()
+    if not name.startswith("_")
+}
+HEADINGS = [
+    line for line in (REFERENCE / "hooks.md").read_text().splitlines() if line.startswith("## ")
+]
+
+
+def errors(kind: type[OrbitError] = OrbitError) -> set[type[OrbitError]]:
+    below = {found for child in kind.__subclasses__() for found in errors(child)}
+    return {kind} | below if kind.__module__ == "orbit_core.errors" else below
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_has_a_heading_with_its_arguments(name: str) -> None:
+    assert f"## `{name}({', '.join(HOOKS[name])})`" in HEADINGS
+
+
+def test_no_heading_is_of_a_hook_that_is_not() -> None:
+    found = [match[1] for line in HEADINGS if (match := re.match(r"## `(\w+)\(", line))]
+    assert sorted(found) == sorted(HOOKS)
+
+
+@pytest.mark.parametrize("code", sorted({kind.code for kind in errors()}))
+def test_an_error_code_is_in_the_http_reference(code: str) -> None:
+    assert f"`{code}`" in (REFERENCE / "http.md").read_text()
+
+
+@pytest.mark.parametrize("kind", sorted(errors(), key=lambda kind: kind.__name__))
+def test_an_error_code_is_listed_with_its_status(kind: type[OrbitError]) -> None:
+    if kind.code not in ("config_error", "state_in_use"):
+        line = rf"^\| {kind.status} \|.*`{kind.code}`"
+        assert re.search(line, (REFERENCE / "http.md").read_text(), re.MULTILINE)
