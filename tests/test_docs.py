@@ -6,10 +6,9 @@ from pathlib import Path
 
 import anyio
 import pytest
-from anyio.abc import Process
-from anyio.streams.text import TextReceiveStream
 
 from orbit_core.testing import Deployment, open_deployment
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -39,27 +38,19 @@ async def test_the_first_job_is_followed_to_its_end(deployment: Deployment) -> N
 
 
 async def test_the_listener_hears_a_job(deployment: Deployment) -> None:
-    command = [sys.executable, str(EXAMPLES / "listen.py"), "1"]
+    said = []
+
+    async def listen(env: dict[str, str]) -> None:
+        command = [sys.executable, str(EXAMPLES / "listen.py"), "1"]
+        said.append((await anyio.run_process(command, env=env, stderr=None)).stdout.decode())
+
     with anyio.fail_after(60):
-        async with await anyio.open_process(
-            command, env=await environment(deployment), stderr=None
-        ) as listener:
-            text = await _first_text(listener)
-            async with deployment.client() as bridge:
-                psij = await bridge.get_endpoint_client("node7").get_plugin("psij")
-                await psij.post(f"submit/{psij.sid}", {"job_spec": {"executable": "/bin/true"}})
-                text += await _rest(listener)
-    assert text.startswith("connected: node7\nnode7 psij job_status {")
-
-
-async def _first_text(process: Process) -> str:
-    assert process.stdout is not None
-    return (await process.stdout.receive()).decode()
-
-
-async def _rest(process: Process) -> str:
-    assert process.stdout is not None
-    return "".join([part async for part in TextReceiveStream(process.stdout)])
+        async with anyio.create_task_group() as group, deployment.client() as bridge:
+            group.start_soon(listen, await environment(deployment))
+            psij = await bridge.get_endpoint_client("node7").get_plugin("psij")
+            await until(lambda: deployment.bridge.ring.listeners, 30)
+            await psij.post(f"submit/{psij.sid}", {"job_spec": {"executable": "/bin/true"}})
+    assert said[0].startswith("connected: node7\nnode7 psij job_status {")
 
 
 def test_the_readme_shows_the_first_job_as_it_is() -> None:
