@@ -1,8 +1,19 @@
-"""Report a host's role, load, disks, network and GPUs through ORBIT."""
+"""Report a host's role, load, disks, network and GPUs through ORBIT.
+
+This is what a user imports: the client, and the values that a sample is made of.
+"""
 
 from .client import SysInfoClient
-from .plugin import SysInfoPlugin
-from .provider import SysInfoProvider
-from .session import SysInfoSession
+from .models import Cpu, Disk, Gpu, GpuLoad, Interface, Memory, Metrics, System
 
-__all__ = ["SysInfoClient", "SysInfoPlugin", "SysInfoProvider", "SysInfoSession"]
+__all__ = [
+    "Cpu",
+    "Disk",
+    "Gpu",
+    "GpuLoad",
+    "Interface",
+    "Memory",
+    "Metrics",
+    "SysInfoClient",
+    "System",
+]

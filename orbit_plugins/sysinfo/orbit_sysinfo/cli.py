@@ -61,7 +61,8 @@ def describe(metrics: dict[str, Any]) -> str:
     hours, used, total = system["uptime"] / 3600, memory["used"] / GIB, memory["total"] / GIB
     head = [
         f"{system['hostname']}: {system['kernel']} {system['arch']}, up {hours:.1f} h",
-        f"{cpu['model']}, {cpu['cores_physical']} cores, {cpu['cores_logical']} threads,"
+        f"{cpu['model']}, {cpu['cores_physical'] or '?'} cores,"
+        f" {cpu['cores_logical'] or '?'} threads,"
         f" {cpu['percent']:g}% busy, load {' '.join(f'{load:g}' for load in cpu['load_avg'])}",
         f"memory {used:.1f} of {total:.1f} GiB ({memory['percent']:g}%)",
     ]

@@ -45,7 +45,12 @@ class Mount:
 
     @property
     def is_disk(self) -> bool:
-        """Tell whether this holds data: no pseudo file system and no packed image."""
+        """Tell whether this holds data: no pseudo file system and no packed image.
+
+        The root is always shown: it is an overlay in containers, and memory on diskless nodes.
+        """
+        if self.mount == "/":
+            return True
         if self.fstype == "squashfs" or self.mount.startswith(("/snap/", "/var/lib/snapd/")):
             return False
         return self.is_shared or self.fstype == "zfs" or self.device.startswith("/dev/")

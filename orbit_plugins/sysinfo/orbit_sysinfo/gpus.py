@@ -1,6 +1,7 @@
 """Find the GPUs and read their load from the vendors' tools, which may be broken in any way."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -18,8 +19,13 @@ import attrs
 from .models import Gpu, GpuLoad
 from .probe import Probe
 
+logger = logging.getLogger(__name__)
+
 DEADLINE = 5.0
 """Seconds that a tool has to answer."""
+
+REST = 60.0
+"""Seconds for which a tool that did not answer is not asked again: it would delay every sample."""
 
 MIB = 1024 * 1024
 
@@ -136,6 +142,7 @@ class Gpus:
     deadline: float = DEADLINE
     found: list[Gpu] = attrs.field(factory=list, init=False)
     _tools: dict[str, str] = attrs.field(factory=dict, init=False)
+    _resting: dict[str, float] = attrs.field(factory=dict, init=False)
 
     async def detect(self) -> None:
         """Look for tools and devices, all vendors at once."""
@@ -187,14 +194,20 @@ class Gpus:
         return {tool: where for tool, where in found.items() if where is not None}
 
     async def _ask(self, tool: str, *options: str) -> str:
-        """Return what a tool prints; nothing if it is missing, fails, or is still busy."""
-        if tool not in self._tools:
+        """Return what a tool prints; nothing if it is missing, fails, or did not answer lately."""
+        if tool not in self._tools or anyio.current_time() < self._resting.get(tool, 0.0):
             return ""
         call = partial(self._output, [self._tools[tool], *options])
-        # The tool is killed at its deadline; one that cannot be killed is left behind soon after.
-        return await self.probe.call(tool, call, self.deadline + 1) or ""
+        # The tool is killed at its deadline; one that cannot be killed is left behind soon after,
+        # which anyio.run_process would not do: it waits for the process's end, whatever comes.
+        output = await self.probe.call(tool, call, self.deadline + 1)
+        if output is None:
+            logger.warning("%s does not answer: it is not asked again for %g s", tool, REST)
+            self._resting[tool] = anyio.current_time() + REST
+        return output or ""
 
-    def _output(self, command: list[str]) -> str:
+    def _output(self, command: list[str]) -> str | None:
+        """Return what a command prints, nothing if it fails, None if it has to be killed."""
         environment = {**self.environment, "LC_ALL": "C"}
         try:
             done = subprocess.run(
@@ -205,7 +218,10 @@ class Gpus:
                 timeout=self.deadline,
                 check=True,
             )
-        except (OSError, subprocess.SubprocessError):
+        except subprocess.TimeoutExpired:
+            return None
+        except (OSError, subprocess.SubprocessError) as error:
+            logger.info("%s says nothing: %s", command[0], error)
             return ""
         return done.stdout.decode(errors="replace")
 

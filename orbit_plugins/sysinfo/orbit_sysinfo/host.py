@@ -1,10 +1,12 @@
 """Read the machine itself: system, processors, memory and network; every call may block."""
 
 import getpass
+import math
 import os
 import platform
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -12,20 +14,25 @@ import psutil
 
 from .models import Cpu, Interface, Memory, System
 
-FRESH = 0.1
-"""Seconds under which a share of processor time says too little to be measured anew."""
+LOOK_INTERVAL = 0.1
+"""Seconds below which a share of processor time says too little to be measured anew."""
 
 _MODEL_KEYS = ("model name", "cpu model", "cpu", "hardware")
+_VENDOR_KEYS = ("vendor_id", "vendor")
 
 
-def parse_cpuinfo(text: str) -> str:
-    """Return the processor's name in ``/proc/cpuinfo``, or nothing; keys differ by architecture."""
+def parse_cpuinfo(text: str) -> tuple[str, str]:
+    """Return the processor's name and vendor in ``/proc/cpuinfo``, each empty where it says none.
+
+    The keys differ by architecture.
+    """
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon and value.strip():
             fields.setdefault(key.strip().lower(), value.strip())
-    return next((fields[key] for key in _MODEL_KEYS if key in fields), "")
+    model = next((fields[key] for key in _MODEL_KEYS if key in fields), "")
+    return model, next((fields[key] for key in _VENDOR_KEYS if key in fields), "")
 
 
 @attrs.frozen
@@ -41,12 +48,20 @@ class Hardware:
     def detect(cls, cpuinfo: Path = Path("/proc/cpuinfo")) -> "Hardware":
         """Look once."""
         try:
-            model = parse_cpuinfo(cpuinfo.read_text(errors="replace"))
+            model, vendor = parse_cpuinfo(cpuinfo.read_text(errors="replace"))
         except OSError:
-            model = ""
-        vendor = platform.processor()
+            model = vendor = ""
+        processor = platform.processor()  # empty on Debian
+        name = model or processor or platform.machine()
         cores = psutil.cpu_count(logical=False)
-        return cls(model or vendor or platform.machine(), vendor, cores, psutil.cpu_count())
+        return cls(name, processor or vendor, cores, psutil.cpu_count())
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """Return the busy and all seconds; guests' time is part of their host's user time."""
+    times = psutil.cpu_times()._asdict()
+    total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
+    return total - times["idle"] - times.get("iowait", 0.0), total
 
 
 class CpuMeter:
@@ -55,30 +70,29 @@ class CpuMeter:
     psutil's own measure is kept per thread, and worker threads change from call to call.
     """
 
-    def __init__(self) -> None:
-        """Begin to count from the host's start."""
+    def __init__(
+        self,
+        seconds: Callable[[], tuple[float, float]] = cpu_seconds,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to count from the host's start; the first look tells the share since then."""
+        self._seconds = seconds
+        self._clock = clock
         self._last = (0.0, 0.0)
-        self._at = -FRESH
+        self._at = -math.inf
         self._percent = 0.0
 
     def read(self) -> float:
-        """Return the percentage since the last look, or that of a look just now."""
-        now = time.monotonic()
-        if now - self._at >= FRESH:
-            busy, total = _cpu_seconds()
+        """Return the percentage since the last look, or the last one if that was just now."""
+        now = self._clock()
+        if now - self._at >= LOOK_INTERVAL:
+            busy, total = self._seconds()
             passed = total - self._last[1]
             if passed > 0:
                 share = 100 * (busy - self._last[0]) / passed
                 self._percent = round(min(max(share, 0.0), 100.0), 1)
             self._last, self._at = (busy, total), now
         return self._percent
-
-
-def _cpu_seconds() -> tuple[float, float]:
-    """Return the busy and all seconds; guests' time is part of their host's user time."""
-    times = psutil.cpu_times()._asdict()
-    total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
-    return total - times["idle"] - times.get("iowait", 0.0), total
 
 
 def read_system() -> System:
@@ -114,7 +128,7 @@ def _frequency() -> float | None:
         found = psutil.cpu_freq()
     except (OSError, NotImplementedError, ValueError):  # as sysfs allows
         return None
-    return round(found.current, 1) if found else None
+    return round(found.current, 1) if found and found.current else None
 
 
 def read_memory() -> Memory:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from orbit_core.context import PluginContext
-from orbit_core.errors import SessionConflict
+from orbit_core.errors import InvalidName
 from orbit_core.models import HostInfo, UIConfig, UIMonitor
 from orbit_core.plugin import Plugin
 from orbit_core.sessions import PluginSession
@@ -59,9 +59,9 @@ class SysInfoPlugin(Plugin):
         self.context.background(self.provider.detect)
 
     def _create_session(self, sid: str, **settings: Any) -> PluginSession:
-        if settings:
-            raise SessionConflict(f"sysinfo takes no settings, got: {', '.join(sorted(settings))}")
-        return SysInfoSession(sid, self.provider)
+        if sid == "stream":
+            raise InvalidName("session id 'stream' is a reserved word: choose another name")
+        return SysInfoSession(sid, self.provider, **settings)
 
     async def _homedir(self, request: Request) -> dict[str, str]:
         """Return the home directory of the user who runs this host."""
@@ -78,7 +78,7 @@ class SysInfoPlugin(Plugin):
 
     async def _stream(self, request: Request) -> StreamingResponse:
         """Send a sample at once and then one every second, as server-sent events."""
-        headers = {"Cache-Control": "no-store"}
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(self._events(), media_type="text/event-stream", headers=headers)
 
     async def _events(self) -> AsyncIterator[bytes]:

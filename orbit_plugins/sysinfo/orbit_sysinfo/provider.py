@@ -8,7 +8,15 @@ import anyio.to_thread
 
 from .disks import Disks
 from .gpus import Gpus
-from .host import CpuMeter, Hardware, read_cpu, read_memory, read_network, read_system
+from .host import (
+    LOOK_INTERVAL,
+    CpuMeter,
+    Hardware,
+    read_cpu,
+    read_memory,
+    read_network,
+    read_system,
+)
 from .models import Cpu, Interface, Memory, Metrics, System
 from .probe import Probe
 
@@ -56,7 +64,11 @@ class SysInfoProvider:
     async def _detect(self) -> Hardware:
         if self._hardware is None:
             hardware = await anyio.to_thread.run_sync(Hardware.detect)
+            await anyio.to_thread.run_sync(self._meter.read)
             await self._gpus.detect()
+            await anyio.sleep(
+                LOOK_INTERVAL
+            )  # between the first look at the processors and the next
             self._hardware = hardware
         return self._hardware
 

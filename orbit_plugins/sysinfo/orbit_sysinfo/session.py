@@ -1,5 +1,7 @@
 """Offer `SysInfoSession`, one client's view of the shared provider."""
 
+from typing import Any
+
 from orbit_core.sessions import PluginSession
 
 from .models import Metrics
@@ -9,9 +11,9 @@ from .provider import SysInfoProvider
 class SysInfoSession(PluginSession):
     """Answer one client from what all sessions share."""
 
-    def __init__(self, sid: str, provider: SysInfoProvider) -> None:
-        """Keep the provider."""
-        super().__init__(sid)
+    def __init__(self, sid: str, provider: SysInfoProvider, /, **settings: Any) -> None:
+        """Keep the provider; there are no settings to take."""
+        super().__init__(sid, **settings)
         self._provider = provider
 
     async def metrics(self) -> Metrics:

@@ -96,6 +96,12 @@ async def test_a_hung_mount_does_not_keep_the_others(tmp_path: Path) -> None:
     assert "/gpfs/alpine" in mounts
 
 
+@pytest.mark.parametrize("line", ["overlay overlay", "tmpfs none", "squashfs /dev/loop0"])
+async def test_the_root_is_reported_whatever_it_is(tmp_path: Path, line: str) -> None:
+    disks = make_disks(tmp_path, f"27 1 0:31 / / rw - {line} rw\n")
+    assert [disk.mount for disk in await disks.read()] == ["/"]
+
+
 async def test_an_unreadable_mount_is_skipped(tmp_path: Path) -> None:
     disks = make_disks(tmp_path, f"27 1 0:31 / {tmp_path}/gone rw - nfs filer:/gone rw\n")
     disks.usage_of = measure

@@ -30,6 +30,7 @@ ROCM_LOADS = {
         "VRAM Total Used Memory (B)": "10960896",
     },
     "card1": {"GPU use (%)": "N/A"},
+    "system": {},
 }
 NVIDIA_SCRIPT = f"""\
 [ "$LC_ALL" = C ] || exit 3
@@ -168,6 +169,26 @@ async def test_a_tool_that_breaks_later_leaves_the_gpu_without_load(tmp_path: Pa
     assert [set(gpu) for gpu in await found.read()] == [
         {"id", "index", "name", "driver_version", "uuid", "vendor"}
     ] * 2
+
+
+async def test_a_tool_that_hangs_later_is_left_alone_for_a_while(tmp_path: Path) -> None:
+    tool = fake(tmp_path / "bin/nvidia-smi", NVIDIA_SCRIPT)
+    found = make_gpus(tmp_path)
+    await found.detect()
+    fake(tool, f"echo asked >> {tmp_path}/log; exec /bin/sleep 60")
+    found.deadline = 2.0
+    with anyio.fail_after(20):
+        samples = [await found.read() for _ in range(3)]
+    assert [len(gpus) for gpus in samples] == [2, 2, 2]
+    assert (tmp_path / "log").read_text().count("asked") == 1
+
+
+async def test_a_tool_whose_child_keeps_the_pipe_open_is_left_behind(tmp_path: Path) -> None:
+    fake(tmp_path / "bin/nvidia-smi", "/bin/sleep 3 & exec /bin/sleep 3")
+    found = make_gpus(tmp_path, deadline=0.1)
+    with anyio.fail_after(20):
+        await found.detect()
+    assert found.found == []
 
 
 async def test_a_tool_that_cannot_be_run_finds_no_gpus(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -6,6 +7,13 @@ import pytest
 from orbit_sysinfo.probe import Probe
 
 pytestmark = pytest.mark.anyio
+
+HANG = """
+import anyio, threading
+from orbit_sysinfo.probe import Probe
+print(anyio.run(Probe().call, "dead", threading.Event().wait, 0.1))
+print("over")
+"""
 
 
 @pytest.fixture
@@ -41,3 +49,28 @@ async def test_a_call_that_came_back_may_be_made_again(gate: threading.Event) ->
     with anyio.fail_after(10):
         while await probe.call("slow", lambda: 3, 5) != 3:
             await anyio.lowlevel.checkpoint()
+
+
+async def test_a_process_ends_although_a_call_hangs() -> None:
+    with anyio.fail_after(30):
+        done = await anyio.run_process([sys.executable, "-c", HANG])
+    assert done.stdout.split() == [b"None", b"over"]
+
+
+async def test_a_call_that_fails_answers_nothing_and_may_be_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    probe = Probe()
+    assert await probe.call("faulty", lambda: 1 // 0, 20) is None
+    assert await probe.call("faulty", lambda: 1, 20) == 1
+    assert [fault.exc_type for fault in faults] == [ZeroDivisionError]
+
+
+def test_a_call_that_outlives_its_loop_harms_nothing(gate: threading.Event) -> None:
+    anyio.run(Probe().call, "late", lambda: gate.wait(60), 0.1)
+    (late,) = [thread for thread in threading.enumerate() if thread.name == "probe late"]
+    gate.set()
+    late.join(20)
+    assert not late.is_alive()

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from orbit_sysinfo import SysInfoProvider
 from orbit_sysinfo.disks import Disks, Usage
 from orbit_sysinfo.models import Metrics
 from orbit_sysinfo.probe import Probe
+from orbit_sysinfo.provider import SysInfoProvider
 
 pytestmark = pytest.mark.anyio
 
