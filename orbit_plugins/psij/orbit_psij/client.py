@@ -16,7 +16,7 @@ from .models import JobSpec, JobState
 FIRST_POLL, POLL = 0.05, 1.0
 """Seconds between the first looks of `PSIJClient.wait_job`, doubling, and at most."""
 
-_PAST_THE_END = 2**62
+_PAST_THE_END = 2**59
 
 
 class PSIJClient(PluginClient):
@@ -86,7 +86,7 @@ class PSIJClient(PluginClient):
     async def wait_job(
         self,
         job_id: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - a user of the blocking client has no scope
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         """Wait for a job's end and return its last status.
 

@@ -22,7 +22,7 @@ from .files import Ending, JobFiles
 from .job import Job, Notify, judge, news_of, silent
 from .journal import Journal
 from .models import JobRecord, JobState, Submission
-from .watch import Watch, ending_of, remove_files, survey
+from .watch import Sight, Watch, ending_of, remove_files, survey
 
 CANCEL_GRACE = 5.0
 """Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
@@ -66,6 +66,10 @@ class Jobs:
     def of(self, sid: str) -> list[Job]:
         """Return a session's jobs, oldest first."""
         return [job for job in self._jobs.values() if _belongs(job, sid)]
+
+    def busy_sids(self) -> set[str]:
+        """Return the sessions that have a job which is not over."""
+        return {job.record.sid for job in self._jobs.values() if not job.record.state.is_final}
 
     def get(self, sid: str, job_id: str) -> Job:
         """Return one of a session's jobs. Raises UnknownJob."""
@@ -132,16 +136,17 @@ class Jobs:
             [job for job in self._jobs.values() if job.record.sid not in self._adopted]
         )
         waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
-        for job, still in zip(waiting, await survey(waiting), strict=True):
-            self._resume_one(job, still)
+        for job, sight in zip(waiting, await survey(waiting), strict=True):
+            self._resume_one(job, sight)
 
-    def _resume_one(self, job: Job, still: bool | None) -> None:
-        """Take up a job that runs (True), is over (False), or was never started (None)."""
-        if still is None and not job.record.cancel_requested:
+    def _resume_one(self, job: Job, sight: Sight) -> None:
+        if sight.start is None and not job.record.cancel_requested:
             self._background(self._relaunch, job)
             return
-        if not still:
-            self._settle_soon(job, _report(job, None if still is None else _LOST))
+        if sight.start is not None:
+            job.advance(native_id=job.record.native_id or str(sight.start.pid))
+        if not sight.is_running:
+            self._settle_soon(job, _report(job, _LOST))
             return
         job.is_launched = True
         self._hear(_report(job, None, JobState.ACTIVE))

@@ -1,16 +1,18 @@
 """Serve jobs on an endpoint."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, ClassVar
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute
 
 from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
-from orbit_core.errors import ConfigError, InvalidBody
-from orbit_core.models import UIConfig
+from orbit_core.errors import BadRequest, ConfigError, OrbitError
+from orbit_core.models import Principal, Role, UIConfig
 from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of
 
 from .client import PSIJClient
@@ -29,13 +31,24 @@ except ModuleNotFoundError as error:
     ) from error
 
 
+KEEP_INTERVAL = 300.0
+"""Seconds between notes that a session with unfinished jobs is in use."""
+
+_ITSELF = Principal("psij", Role.ADMIN)
+
+
 class PSIJPlugin(Plugin):
-    """Submit, watch and cancel jobs through PSI/J (https://exaworks.org/psij)."""
+    """Submit, watch and cancel jobs through PSI/J (https://exaworks.org/psij).
+
+    The end of a session cancels its jobs, so none ends for idleness while a job of it is not over,
+    and the others after a week: a batch job must not die because its user went home.
+    """
 
     plugin_name: ClassVar[str] = "psij"
     session_class = PSIJSession
     client_class = PSIJClient
     version: ClassVar[str] = "0.1.0"
+    session_ttl: ClassVar[float] = 7 * 24 * 3600
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UI
     jobs: Jobs
 
@@ -66,11 +79,19 @@ class PSIJPlugin(Plugin):
         """Start PSI/J and read the jobs of before."""
         self.jobs = Jobs(self.context)
         await self.jobs.open()
+        self.context.background(self._keep_sessions)
 
     async def stop(self) -> None:
         """Leave the jobs running."""
         await super().stop()
         await self.jobs.close()
+
+    async def _keep_sessions(self) -> None:
+        while True:
+            await anyio.sleep(KEEP_INTERVAL)
+            for sid in self.jobs.busy_sids():
+                with suppress(OrbitError):  # it has ended, and its job is about to
+                    await self.sessions.get(_ITSELF, sid)
 
     def _create_session(self, sid: str, **settings: Any) -> PSIJSession:
         return PSIJSession(sid, self.jobs, **settings)
@@ -128,4 +149,4 @@ def _stream_parameter(request: Request) -> StreamName:
         case "stderr":
             return "stderr"
         case other:
-            raise InvalidBody(f"the parameter 'stream' must be stdout or stderr, not {other!r}")
+            raise BadRequest(f"the parameter 'stream' must be stdout or stderr, not {other!r}")

@@ -1,13 +1,17 @@
 """Look at jobs from outside: what PSI/J does not report, their files do."""
 
+import logging
 from collections.abc import Callable
 
 import anyio
 import anyio.to_thread
+import attrs
 
-from .files import Ending
+from .files import Ending, Start
 from .job import Job
 from .processes import is_running
+
+logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL = 0.5
 """Seconds between looks at jobs that an earlier process of this endpoint started."""
@@ -33,17 +37,25 @@ class Watch:
             await self._has_jobs.wait()
             await anyio.sleep(WATCH_INTERVAL)
             watched = list(self._jobs)
-            for job, still in zip(watched, await survey(watched), strict=True):
-                if not still:
+            for job, sight in zip(watched, await survey(watched), strict=True):
+                if not sight.is_running:
                     self._jobs.discard(job)
                     self._on_end(job)
             if not self._jobs:
                 self._has_jobs = anyio.Event()
 
 
-async def survey(jobs: list[Job]) -> list[bool | None]:
-    """Tell for each job whether it still runs; None stands for one that never started."""
-    return await anyio.to_thread.run_sync(lambda: [_is_running(job) for job in jobs])
+@attrs.frozen
+class Sight:
+    """Say what a job's files show: who started it, if anybody, and whether it still runs."""
+
+    start: Start | None
+    is_running: bool
+
+
+async def survey(jobs: list[Job]) -> list[Sight]:
+    """Look at the files of jobs, in their order."""
+    return await anyio.to_thread.run_sync(lambda: [_look_at(job) for job in jobs])
 
 
 async def ending_of(job: Job) -> Ending | None:
@@ -52,21 +64,24 @@ async def ending_of(job: Job) -> Ending | None:
 
 
 async def remove_files(jobs: list[Job]) -> None:
-    """Delete the files of jobs."""
+    """Delete the files of jobs; what cannot be deleted is logged."""
     await anyio.to_thread.run_sync(_remove, jobs)
 
 
 def _remove(jobs: list[Job]) -> None:
     for job in jobs:
-        job.files.remove()
+        try:
+            job.files.remove()
+        except OSError as error:
+            logger.warning("files of job %s stay: %s", job.record.job_id, error)
 
 
-def _is_running(job: Job) -> bool | None:
+def _look_at(job: Job) -> Sight:
     start = job.files.start()
-    if start is None:
-        return None
-    return job.files.exit_code() is None and is_running(job.files, start)
+    if start is None or job.files.exit_code() is not None:
+        return Sight(start, is_running=False)
+    return Sight(start, is_running=is_running(job.files, start))
 
 
 def _ending(job: Job) -> Ending | None:
-    return None if _is_running(job) else job.files.ending()
+    return None if _look_at(job).is_running else job.files.ending()

@@ -1,4 +1,5 @@
 import json
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,9 @@ PATIENCE = 20.0
 
 def pytest_configure(config: pytest.Config) -> None:
     """Bear with PSI/J, which leaves the pipe of each local job to the garbage collector."""
-    config.addinivalue_line("filterwarnings", "ignore:unclosed file <_io.BufferedReader:ResourceWarning")
+    pipe = "unclosed file <_io.BufferedReader"
+    config.addinivalue_line("filterwarnings", f"ignore:{pipe}:ResourceWarning")
+    warnings.filterwarnings("ignore", pipe, ResourceWarning)  # between and after the tests
 
 
 @attrs.define(eq=False)

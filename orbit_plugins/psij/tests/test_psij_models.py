@@ -67,6 +67,19 @@ RECORDS = st.builds(
 )
 
 
+KEYS = st.sampled_from(
+    [
+        *("executable", "arguments", "attributes", "environment", "resources", "duration"),
+        *("node_count", "custom_attributes", "project", "a.b"),
+    ]
+) | st.text(max_size=3)
+LEAVES = st.none() | st.booleans() | st.floats() | st.text()
+
+
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+
+
 def through_json(value: Any) -> Any:
     return json.loads(json.dumps(attrs.asdict(value)))
 
@@ -85,11 +98,7 @@ def test_a_job_record_survives_json(record: JobRecord) -> None:
     assert faults == []
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: (
-    st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-        ["executable", "arguments", "attributes", "environment", "resources", "duration",
-         "node_count", "custom_attributes", "project", "a.b"]) | st.text(max_size=3), inner, max_size=4)
-)))  # fmt: skip
+@given(st.recursive(LEAVES, _nested))
 def test_whatever_is_sent_as_a_spec_is_read_or_refused(data: Any) -> None:
     faults: list[str] = []
     spec = read_spec(data, faults)

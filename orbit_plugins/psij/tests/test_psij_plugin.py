@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,7 +7,7 @@ from typing import Any
 
 import anyio
 import httpx
-import psutil
+import psij
 import pytest
 
 from orbit_core.models import HostRole
@@ -15,15 +16,13 @@ from orbit_core.testing import BOB, open_plugin
 pytestmark = pytest.mark.anyio
 
 TARGET = "orbit_psij.plugin:PSIJPlugin"
-FINAL = ("COMPLETED", "FAILED", "CANCELED")
-STATUS_KEYS = set(
-    "job_id native_id state message exit_code time name executable arguments executor directory "
-    "queue_name account node_count duration stdout stderr stdout_offset stderr_offset".split()
-)
-SUMMARY_KEYS = set(
-    "job_id native_id state exit_code name executable arguments executor queue_name account "
-    "node_count time".split()
-)
+SUMMARY_KEYS = {
+    *("job_id", "native_id", "state", "exit_code", "name", "executable", "arguments", "executor"),
+    *("queue_name", "account", "node_count", "time"),
+}
+STATUS_KEYS = SUMMARY_KEYS | {
+    *("message", "directory", "duration", "stdout", "stderr", "stdout_offset", "stderr_offset"),
+}
 Fault = Callable[[httpx.Response], tuple[int, str]]
 
 
@@ -221,7 +220,7 @@ async def test_a_job_is_only_found_in_its_own_session(user: Any, fault: Fault) -
 )
 async def test_a_bad_parameter_is_refused(user: Any, fault: Fault, query: str) -> None:
     job_id = await user.submit("true")
-    assert fault(await user.get(query.format(job_id))) == (400, "invalid_body")
+    assert fault(await user.get(query.format(job_id))) == (400, "bad_request")
 
 
 @pytest.mark.parametrize(
@@ -339,13 +338,19 @@ async def test_a_hundred_jobs_at_once_all_end_well(user: Any) -> None:
     assert len({note.data["job_id"] for note in user.notifications}) == 100
 
 
-async def test_jobs_do_not_hold_the_endpoints_pipes_or_terminal(user: Any, tmp_path: Path) -> None:
+def group_and_session(pid: int) -> tuple[int, int]:
+    return os.getpgid(pid), os.getsid(pid)
+
+
+async def test_a_job_has_a_process_group_and_a_session_of_its_own(user: Any) -> None:
     job_id = await user.submit("echo up; exec sleep 60")
     await user.until_prints(job_id, "up")
     pid = int((await user.status(job_id))["native_id"])
-    leader = psutil.Process(pid)
-    assert pid != psutil.Process().pid
-    assert leader.children()[0].name() == "sleep"
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    assert (int(fields[2]), int(fields[3])) == (pid, pid)  # process group and session
+    assert group_and_session(pid) == (pid, pid)
     await user.post(f"cancel/{user.sid}/{job_id}")
+
+
+async def test_psij_starts_only_what_this_plugin_gives_it() -> None:
+    launcher = psij.Launcher.get_instance("orbit")
+    with pytest.raises(psij.InvalidJobException):
+        launcher.get_launch_command(psij.Job(psij.JobSpec("/bin/true")))

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -26,7 +27,8 @@ async def main():
             await http.post("/psij/register_session", json=body)
             for index, spec in enumerate(specs):
                 headers = {"Idempotency-Key": f"key{index}"}
-                reply = await http.post("/psij/submit/lab", json={"job_spec": spec}, headers=headers)
+                job = {"job_spec": spec}
+                reply = await http.post("/psij/submit/lab", json=job, headers=headers)
                 print(json.dumps(reply.json()), flush=True)
             await anyio.sleep_forever()
 
@@ -61,15 +63,17 @@ async def _gone(process: Process) -> None:
         await process.wait()
 
 
+RECORD = "space = 'plugin/psij/jobs' AND key = ?"
+
+
 def change_record(directory: Path, job_id: str, **changes: Any) -> None:
     """Change what the endpoint wrote of a job, as an earlier moment's or a later version's."""
     with sqlite3.connect(directory / "state.sqlite3") as connection:
-        where = "space = 'plugin/psij/jobs' AND key = ?"
         (text,) = connection.execute(
-            f"SELECT value FROM documents WHERE {where}", (job_id,)
+            f"SELECT value FROM documents WHERE {RECORD}", (job_id,)
         ).fetchone()
         data = json.dumps({**json.loads(text), **changes})
-        connection.execute(f"UPDATE documents SET value = ? WHERE {where}", (data, job_id))
+        connection.execute(f"UPDATE documents SET value = ? WHERE {RECORD}", (data, job_id))
     connection.close()
 
 
@@ -79,8 +83,31 @@ def forget(directory: Path, space: str) -> None:
     connection.close()
 
 
-def base_of(directory: Path, job_id: str) -> Path:
-    return directory / "plugins/psij/output/lab" / job_id
+def has_ended(pid: int | str) -> bool:
+    """Tell whether a process is no more, reaped or not by whoever inherited it."""
+    try:
+        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def mark_of(directory: Path, job_id: str, kind: str) -> Path:
+    return Path(f"{directory}/plugins/psij/output/lab/{job_id}.{kind}")
+
+
+def exists(directory: Path, job: dict[str, Any], kind: str) -> bool:
+    return mark_of(directory, job["job_id"], kind).exists()
+
+
+def rewrite_start(directory: Path, job: dict[str, Any], pid: str, host: str) -> None:
+    mark_of(directory, job["job_id"], "start").write_text(f"{pid} {host}\n")
+
+
+def undo_start(directory: Path, job_id: str, **changes: Any) -> None:
+    """Make a job look as it did when it had been accepted but not started."""
+    for kind in ("start", "exit"):
+        mark_of(directory, job_id, kind).unlink()
+    change_record(directory, job_id, state="NEW", native_id=None, exit_code=None, **changes)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -112,9 +139,7 @@ async def test_a_job_that_ended_meanwhile_has_its_true_exit_code(
     script = f"until [ -e {gate} ]; do sleep 0.02; done; echo late; exit"
     jobs = await run_and_kill(tmp_path / "s", [shell(f"{script} {code}") for code in (0, 3)])
     gate.touch()
-    await until(
-        lambda: all(Path(f"{base_of(tmp_path / 's', job['job_id'])}.exit").exists() for job in jobs)
-    )
+    await until(lambda: all(exists(tmp_path / "s", job, "exit") for job in jobs))
     async with open_user(tmp_path / "s") as user:
         ends = [await user.until_over(job["job_id"]) for job in jobs]
     assert [(end["state"], end["exit_code"]) for end in ends] == [("COMPLETED", 0), ("FAILED", 3)]
@@ -132,9 +157,9 @@ async def test_a_finished_job_is_not_announced_again(tmp_path: Path, open_user: 
 
 async def test_a_job_that_vanished_is_failed_and_says_so(tmp_path: Path, open_user: Any) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
-    await until(lambda: Path(f"{base_of(tmp_path, job['job_id'])}.start").exists())
+    await until(lambda: exists(tmp_path, job, "start"))
     os.killpg(int(job["native_id"]), signal.SIGKILL)
-    await until(lambda: not psutil.pid_exists(int(job["native_id"])))
+    await until(lambda: has_ended(job["native_id"]))
     async with open_user(tmp_path) as user:
         found = await user.until_over(job["job_id"])
     assert (found["state"], found["exit_code"]) == ("FAILED", None)
@@ -153,10 +178,8 @@ async def test_a_process_that_got_a_jobs_number_is_not_the_job(
     tmp_path: Path, open_user: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
-    start = Path(f"{base_of(tmp_path, job['job_id'])}.start")
-    await until(start.exists)
-    host = start.read_text().split()[1]
-    start.write_text(f"{os.getpid()} {host}\n")
+    await until(lambda: exists(tmp_path, job, "start"))
+    rewrite_start(tmp_path, job, str(os.getpid()), socket.gethostname())
     async with open_user(tmp_path) as user:
         assert (await user.until_over(job["job_id"]))["state"] == "FAILED"
     os.killpg(int(job["native_id"]), signal.SIGKILL)
@@ -167,9 +190,8 @@ async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
 ) -> None:
     monkeypatch.setattr("orbit_psij.jobs.CANCEL_GRACE", 0.05)
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
-    base = base_of(tmp_path, job["job_id"])
-    await until(Path(f"{base}.start").exists)
-    Path(f"{base}.start").write_text(f"{job['native_id']} elsewhere\n")
+    await until(lambda: exists(tmp_path, job, "start"))
+    rewrite_start(tmp_path, job, job["native_id"], "elsewhere")
     async with open_user(tmp_path) as user:
         assert (await user.status(job["job_id"]))["state"] == "ACTIVE"
         reply = await user.post(f"cancel/lab/{job['job_id']}")
@@ -188,7 +210,7 @@ async def test_a_job_found_again_is_cancelled_with_its_children(
         children = psutil.Process(int(job["native_id"])).children(recursive=True)
         reply = await user.post(f"cancel/lab/{job['job_id']}")
         assert reply.json()["status"] == "canceled"
-        await until(lambda: not any(child.is_running() for child in children))
+        await until(lambda: all(has_ended(child.pid) for child in children))
 
 
 async def test_a_cancellation_is_carried_on_after_a_restart(tmp_path: Path, open_user: Any) -> None:
@@ -196,7 +218,7 @@ async def test_a_cancellation_is_carried_on_after_a_restart(tmp_path: Path, open
     change_record(tmp_path, job["job_id"], cancel_requested=True)
     async with open_user(tmp_path) as user:
         assert (await user.until_over(job["job_id"]))["state"] == "CANCELED"
-    assert not psutil.pid_exists(int(job["native_id"]))
+        await until(lambda: has_ended(job["native_id"]))
 
 
 async def test_a_job_that_was_accepted_but_not_started_is_started_once(
@@ -205,9 +227,7 @@ async def test_a_job_that_was_accepted_but_not_started_is_started_once(
     async with open_user(tmp_path) as user:
         job_id = await user.submit(f"echo x >>{tmp_path}/count")
         await user.until_over(job_id)
-    for kind in ("start", "exit"):
-        Path(f"{base_of(tmp_path, job_id)}.{kind}").unlink()
-    change_record(tmp_path, job_id, state="NEW", native_id=None, exit_code=None)
+    undo_start(tmp_path, job_id)
     async with open_user(tmp_path) as user:
         found = await user.until_over(job_id)
         assert (found["state"], found["exit_code"]) == ("COMPLETED", 0)
@@ -223,9 +243,7 @@ async def test_a_job_that_cannot_be_started_any_more_is_failed(
     async with open_user(tmp_path / "s") as user:
         job_id = await user.submit("true", directory=str(work))
         await user.until_over(job_id)
-    Path(f"{base_of(tmp_path / 's', job_id)}.start").unlink()
-    Path(f"{base_of(tmp_path / 's', job_id)}.exit").unlink()
-    change_record(tmp_path / "s", job_id, state="NEW", exit_code=None)
+    undo_start(tmp_path / "s", job_id)
     work.rmdir()
     async with open_user(tmp_path / "s") as user:
         found = await user.until_over(job_id)
@@ -239,9 +257,7 @@ async def test_a_job_cancelled_before_it_started_is_not_started(
     async with open_user(tmp_path) as user:
         job_id = await user.submit(f"echo x >>{tmp_path}/count")
         await user.until_over(job_id)
-    for kind in ("start", "exit"):
-        Path(f"{base_of(tmp_path, job_id)}.{kind}").unlink()
-    change_record(tmp_path, job_id, state="NEW", exit_code=None, cancel_requested=True)
+    undo_start(tmp_path, job_id, cancel_requested=True)
     async with open_user(tmp_path) as user:
         assert (await user.until_over(job_id))["state"] == "CANCELED"
     assert (tmp_path / "count").read_text() == "x\n"
@@ -252,13 +268,12 @@ async def test_of_two_starts_the_first_one_is_the_job(tmp_path: Path, open_user:
     gate = tmp_path / "gate"
     script = f"echo x >>{tmp_path}/count; until [ -e {gate} ]; do sleep 0.02; done; exit 4"
     [job] = await run_and_kill(tmp_path / "s", [shell(script)])
-    start = Path(f"{base_of(tmp_path / 's', job['job_id'])}.start")
-    await until(lambda: start.exists() and (tmp_path / "count").exists())
+    await until((tmp_path / "count").exists)
     async with open_user(tmp_path / "s") as user:
         jobs = user.served.plugin.jobs
         found = jobs.get("lab", job["job_id"])
         await jobs._launch(found)
-        await until(lambda: not psutil.pid_exists(int(found.record.native_id)))
+        await until(lambda: has_ended(found.record.native_id))
         gate.touch()
         end = await user.until_over(job["job_id"])
     assert (end["state"], end["exit_code"]) == ("FAILED", 4)
@@ -283,11 +298,11 @@ async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
     tmp_path: Path, open_user: Any
 ) -> None:
     running, over = await run_and_kill(tmp_path, [shell("sleep 300"), shell("true")])
-    await until(lambda: Path(f"{base_of(tmp_path, over['job_id'])}.exit").exists())
+    await until(lambda: exists(tmp_path, over, "exit"))
     forget(tmp_path, "sessions")
     async with open_user(tmp_path, sid="other"):
-        await until(lambda: not psutil.pid_exists(int(running["native_id"])))
-        await until(lambda: not base_of(tmp_path, "x").parent.exists())
+        await until(lambda: has_ended(running["native_id"]))
+        await until(lambda: not mark_of(tmp_path, "x", "exit").parent.exists())
 
 
 async def test_a_record_that_cannot_be_read_harms_no_other(

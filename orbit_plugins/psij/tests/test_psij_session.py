@@ -1,6 +1,6 @@
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import httpx
 import orbit_psij.jobs
+import orbit_psij.plugin
 import psutil
 import pytest
 
@@ -25,6 +26,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
+def has_ended(pid: int | str) -> bool:
+    """Tell whether a process is no more, reaped or not by whoever inherited it."""
+    try:
+        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def leftovers(directory: Path) -> list[Path]:
     output = directory / "plugins/psij/output"
     return list(output.iterdir()) if output.exists() else []
@@ -40,7 +49,7 @@ async def test_cancelling_ends_all_processes_of_a_job(user: Any, tmp_path: Path)
     assert reply.json() == {"job_id": job_id, "status": "canceled"}
     found = await user.status(job_id)
     assert (found["state"], found["message"]) == ("CANCELED", "cancelled by its user")
-    await until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split()))
+    await until(lambda: all(map(has_ended, pids.read_text().split())))
     assert [news["state"] for news in user.heard(job_id)] == ["QUEUED", "ACTIVE", "CANCELED"]
 
 
@@ -106,7 +115,7 @@ async def test_closing_a_session_ends_its_jobs_and_deletes_their_output(
     assert len(leftovers(tmp_path)) == 1
     await user.post(f"unregister_session/{user.sid}")
     assert fault(await user.get(f"status/{user.sid}/{over}")) == (404, "unknown_session")
-    await until(lambda: not psutil.pid_exists(pid) and not leftovers(tmp_path))
+    await until(lambda: has_ended(pid) and not leftovers(tmp_path))
     assert user.heard(running)[-1]["state"] == "CANCELED"
 
 
@@ -125,6 +134,22 @@ async def test_a_session_of_the_same_name_does_not_see_the_old_ones_jobs(
     await until(lambda: user.heard(old)[-1]["state"] == "CANCELED")
 
 
+@pytest.fixture
+def quick_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orbit_psij.plugin, "KEEP_INTERVAL", 0.05)
+
+
+@pytest.mark.usefixtures("quick_keeping")
+async def test_a_running_job_keeps_its_session(tmp_path: Path, open_user: Any) -> None:
+    async with open_user(tmp_path) as user:
+        await user.post("register_session", {"sid": "brief", "ttl": 0.4})
+        user.sid = "brief"
+        job_id = await user.submit(f"sleep 1; touch {tmp_path}/slept; sleep 300")
+        await until((tmp_path / "slept").exists)
+        assert (await user.status(job_id))["state"] == "ACTIVE"
+        await user.post(f"unregister_session/{user.sid}")
+
+
 async def test_a_closed_session_takes_no_job(user: Any) -> None:
     session = await user.served.plugin.sessions.get(ALICE, user.sid)
     await session.close()
@@ -136,7 +161,7 @@ async def test_a_closed_session_takes_no_job(user: Any) -> None:
 async def following(user: Any, path: str) -> Any:
     """Call a route as a server does, and hand out its body parts as they come."""
     raw, _, query = path.partition("?")
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1",
         "method": "GET", "scheme": "http", "path": raw, "raw_path": raw.encode(),
         "query_string": query.encode(), "root_path": "", "headers": [], "client": None,
@@ -150,7 +175,7 @@ async def following(user: Any, path: str) -> Any:
         await left.wait()
         return {"type": "http.disconnect"}
 
-    async def outgoing(message: dict[str, Any]) -> None:
+    async def outgoing(message: MutableMapping[str, Any]) -> None:
         if message.get("body"):
             await send.send(message["body"])
 
