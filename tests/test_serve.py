@@ -1,11 +1,24 @@
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
+import anyio
 import pytest
+from click.testing import CliRunner
+
+from orbit_core import serve as serve_module
+from orbit_core.client import AsyncBridgeClient
+from orbit_core.config import EndpointConfig
+from orbit_core.errors import Forbidden
+from orbit_core.models import Principal, Role
+from orbit_core.testing import open_deployment
+from tests.waiting import until
 
 CLEAN = ("ORBIT_URL", "ORBIT_TOKEN", "ORBIT_TOKEN_FILE", "ORBIT_CERT")
 
@@ -109,3 +122,155 @@ def test_the_log_may_be_one_json_object_a_line(environment):
     assert line["level"] == "WARNING"
     assert "cannot reach http://127.0.0.1:9" in line["message"]
     assert {"time", "logger"} <= set(line)
+
+
+@contextmanager
+def kept_logging():
+    """Let the root logger be set up anew, and put back what was there."""
+    root = logging.getLogger()
+    kept, level = root.handlers, root.level
+    noisy = [logging.getLogger(name) for name in ("httpx", "httpcore", "websockets", "uvicorn")]
+    levels = [logger.level for logger in noisy]
+    root.handlers = []
+    try:
+        yield
+    finally:
+        root.handlers = kept
+        root.setLevel(level)
+        for logger, before in zip(noisy, levels, strict=True):
+            logger.setLevel(before)
+
+
+@pytest.fixture
+def here(environment, monkeypatch):
+    """Let this process have the environment of a fresh user."""
+    for name in CLEAN:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, environment[name])
+
+
+def terminate(state_dir):
+    """Wait for a bridge in this process and tell it to stop."""
+
+    async def ask():
+        await until(lambda: (state_dir / "url").exists() and (state_dir / "url").read_text(), 20)
+        token = (state_dir / "admin.token").read_text().strip()
+        url = (state_dir / "url").read_text().strip()
+        async with AsyncBridgeClient(url, None, token) as client:
+            await client.terminate_bridge()
+
+    anyio.run(ask)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_bridge_told_over_http_ends_by_itself(here, tmp_path, form):
+    asking = threading.Thread(target=terminate, args=(tmp_path / "b",))
+    asking.start()
+    options = ("--state-dir", str(tmp_path / "b"), "--log-format", form)
+    with kept_logging():
+        result = CliRunner().invoke(serve_module.serve, [*BRIDGE, *options])
+    asking.join()
+    assert (result.exit_code, result.exception) == (0, None)
+    assert result.stdout.startswith("bridge ready: http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("--role", "endpoint", "--name", "x", "--plugins", ""), 2, "no bridge is named"),
+        (("--role", "endpoint", "--name", "../x", "--url", "http://x"), 2, "is not a valid name"),
+        (("--role", "bridge", "--cert", "x.pem"), 2, "--cert and --key go together"),
+    ],
+    ids=["no bridge", "no name", "no key"],
+)
+def test_a_fault_is_one_line_on_standard_error(here, monkeypatch, capsys, arguments, status, text):
+    monkeypatch.setattr("sys.argv", ["orbit-serve", *arguments])
+    with kept_logging(), pytest.raises(SystemExit) as told:
+        serve_module.main()
+    assert told.value.code == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("orbit-serve: ")
+    assert text in line
+
+
+@pytest.mark.parametrize(
+    ("role", "option"), [("bridge", "--url"), ("bridge", "--token-file"), ("endpoint", "--host")]
+)
+def test_an_option_of_the_other_role_is_refused(here, role, option):
+    result = CliRunner().invoke(serve_module.serve, ["--role", role, option, "x"])
+    assert result.exit_code == 2
+    assert f"{option} is not for --role {role}" in result.output
+
+
+def test_a_nested_fault_is_found():
+    fault = Forbidden("told to leave")
+    group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [fault])])
+    assert serve_module._first(group) is fault
+
+
+def test_a_json_line_carries_a_traceback_if_there_is_one():
+    try:
+        raise ValueError("broken on purpose")
+    except ValueError:
+        record = logging.LogRecord(
+            "some.where", logging.ERROR, "", 1, "%s failed", ("it",), sys.exc_info()
+        )
+    line = json.loads(serve_module._JsonLines().format(record))
+    assert (line["level"], line["logger"], line["message"]) == ("ERROR", "some.where", "it failed")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert "ValueError: broken on purpose" in line["traceback"]
+
+
+@pytest.fixture
+async def joining(tmp_path):
+    """Return a bridge and the settings of an endpoint that may join it."""
+    async with open_deployment(tmp_path) as deployment:
+        secret = tmp_path / "token"
+        secret.write_text(await deployment.token(Principal("alice", Role.ENDPOINT)))
+        secret.chmod(0o600)
+        yield (
+            deployment,
+            EndpointConfig(
+                name="node",
+                url=deployment.url,
+                plugins=[],
+                token_file=secret,
+                state_dir=tmp_path / "node",
+            ),
+        )
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_says_when_it_is_linked_and_ends_on_a_signal(joining, capsys):
+    deployment, config = joining
+    before = signal.getsignal(signal.SIGTERM)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(serve_module._serve_endpoint, config, {})
+            heard = ""
+
+            def is_ready():
+                nonlocal heard
+                heard += capsys.readouterr().out
+                return heard and signal.getsignal(signal.SIGTERM) is not before
+
+            await until(is_ready)
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == f"endpoint node ready: linked to {deployment.url}, plugins: none\n"
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_told_to_leave_ends_with_that_fault(joining):
+    deployment, config = joining
+
+    async def send_away():
+        await until(lambda: "node" in deployment.bridge.registry.topology())
+        await deployment.bridge.registry.shut_down("node", "enough")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(send_away)
+        with anyio.fail_after(20), pytest.raises(Forbidden, match="enough"):
+            await serve_module._serve_endpoint(config, {})
