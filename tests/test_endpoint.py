@@ -2,10 +2,18 @@ import anyio
 import pytest
 
 from orbit_core import endpoint as endpoint_module
+from orbit_core._frames import Kind, RequestHead, pack_value
 from orbit_core.bridge import open_bridge
 from orbit_core.config import BridgeConfig, EndpointConfig
 from orbit_core.endpoint import open_endpoint
-from orbit_core.errors import ConfigError, Forbidden, InvalidName, NameInUse, Unauthorized
+from orbit_core.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidName,
+    NameInUse,
+    Unauthorized,
+)
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
 from tests.waiting import until
@@ -192,3 +200,50 @@ async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_pat
     async with open_endpoint(config, HOST, token="x") as endpoint:
         await until(lambda: caplog.text.count("cannot reach") >= 2)
         assert not endpoint.stopped.is_set()
+
+
+async def test_a_notification_is_dropped_and_told_when_too_many_wait(
+    deployment, monkeypatch, caplog
+):
+    plugin = probe(deployment.endpoints["node"])
+    monkeypatch.setattr("orbit_core._link.UNACKNOWLEDGED_LIMIT", -1)
+    plugin.context.notify("news", 1)
+    await until(lambda: "a notification of probe was dropped" in caplog.text)
+
+
+async def test_a_call_of_an_endpoints_own_that_is_overdue_ends_typed(deployment, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "EXPIRY_INTERVAL", 0.01)
+    async with deployment.endpoint("other") as other:
+        head = RequestHead("GET", b"/node/probe/hang", [], {})
+        stream = other.link.call(head, b"", fin=True, deadline=0.05)
+        with anyio.fail_after(10), pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
+            await stream.response()
+
+
+async def test_a_topology_that_is_none_breaks_the_link_and_it_begins_anew(
+    deployment, client, caplog
+):
+    endpoint = deployment.endpoints["node"]
+    link = deployment.bridge.registry.get("node").link
+    link.send(Kind.TOPOLOGY, 0, pack_value({"changed": {"x": 7}}))
+    await until(lambda: "the bridge sent a TOPOLOGY that is none" in caplog.text)
+    await until(lambda: endpoint.link.is_attached and not endpoint.link.is_broken)
+    with anyio.fail_after(10):
+        await client.wait_for_endpoint("node")
+
+
+async def test_what_a_later_bridge_may_say_is_passed_over(deployment, client):
+    link = deployment.bridge.registry.get("node").link
+    link.send(Kind.HELLO, 0, pack_value({}))
+    link.send(Kind.EVENT, 0, pack_value({}))
+    assert await client.request("GET", "/node/probe/echo")
+    assert not link.is_broken
+
+
+async def test_an_endpoint_told_to_stop_dials_no_more(deployment):
+    endpoint = deployment.endpoints["node"]
+    endpoint.stopped.set()
+    endpoint.link.cut()
+    with anyio.fail_after(5):
+        await endpoint.stay_linked()
+    assert endpoint.fatal is None
