@@ -38,7 +38,7 @@ def test_an_error_code_is_in_the_http_reference(code: str) -> None:
     assert f"`{code}`" in (REFERENCE / "http.md").read_text()
 
 
-@pytest.mark.parametrize("kind", sorted(errors(), key=lambda kind: kind.__name__))
+@pytest.mark.parametrize("kind", sorted(errors(), key=str))
 def test_an_error_code_is_listed_with_its_status(kind: type[OrbitError]) -> None:
     if kind.code not in ("config_error", "state_in_use"):
         line = rf"^\| {kind.status} \|.*`{kind.code}`"
