@@ -223,6 +223,7 @@ def _uvicorn_config(app: ASGIApp, config: BridgeConfig) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=config.max_connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=3,

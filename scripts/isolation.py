@@ -50,7 +50,14 @@ def test_plugin(wheel: Path, work: Path) -> None:
     python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
-    settings = ["-q", "-W", "error", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    settings = [
+        "-q",
+        "-o",
+        "filterwarnings=error",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+    ]
     print(run(python, "-m", "pytest", *settings, copied, cwd=work).splitlines()[-1])
 
 
