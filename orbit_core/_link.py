@@ -142,9 +142,10 @@ class Link:
         self._wake.set()
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self._write, socket)
+                writing = anyio.CancelScope()
+                group.start_soon(self._write, socket, writing)
                 await self._read(socket)
-                group.cancel_scope.cancel()
+                writing.cancel()
         finally:
             if self._socket is socket:
                 self._socket = None
@@ -219,20 +220,24 @@ class Link:
     def _is_ours(self, stream: int) -> bool:
         return stream % 2 == self._first_id % 2
 
-    async def _write(self, socket: Socket) -> None:
+    async def _write(self, socket: Socket, scope: anyio.CancelScope) -> None:
         try:
-            while True:
-                await self._wake.wait()
-                self._wake = anyio.Event()
-                while self._socket is socket and (message := self._next_message()) is not None:
-                    with anyio.fail_after(STALL):
-                        await socket.send(message)
-                self._flushed.set()
+            with scope:
+                while True:
+                    await self._wake.wait()
+                    self._wake = anyio.Event()
+                    await self._drain(socket)
+                    self._flushed.set()
         except TimeoutError:
             logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
             socket.abort()
         except SocketClosed:
             pass
+
+    async def _drain(self, socket: Socket) -> None:
+        while self._socket is socket and (message := self._next_message()) is not None:
+            with anyio.fail_after(STALL):
+                await socket.send(message)
 
     def _next_message(self) -> bytes | None:
         if self._resend:

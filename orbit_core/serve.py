@@ -128,9 +128,9 @@ async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -
     ):
         group.start_soon(_announce, endpoint)
         await _until_told(endpoint.stopped)
+        if endpoint.fatal is not None:
+            raise endpoint.fatal
         group.cancel_scope.cancel()
-    if endpoint.fatal is not None:
-        raise endpoint.fatal
 
 
 async def _announce(endpoint: Any) -> None:
@@ -144,15 +144,19 @@ async def _announce(endpoint: Any) -> None:
 async def _until_told(stopped: anyio.Event) -> None:
     """Wait for SIGTERM, SIGINT or ``stopped``."""
     async with anyio.create_task_group() as group:
+        listening = anyio.CancelScope()
 
         async def listen() -> None:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with (
+                listening,
+                anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            ):
                 async for _ in signals:
                     stopped.set()
 
         group.start_soon(listen)
         await stopped.wait()
-        group.cancel_scope.cancel()
+        listening.cancel()
 
 
 def main() -> None:

@@ -1,13 +1,19 @@
 import re
 
 import anyio
+import attrs
 import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from orbit_core._codec import to_data
+from orbit_core._dial import DialedSocket
+from orbit_core._frames import Kind, pack_value
+from orbit_core._link import Link
+from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
-from orbit_core.models import Principal, Role
+from orbit_core.models import PluginInfo, Principal, Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.waiting import until
 
@@ -426,3 +432,49 @@ async def test_the_first_start_leaves_an_administrators_token_for_this_user_alon
             async with opened(deployment, path.read_text()) as client:
                 assert (await client.get("/auth")).json()["role"] == "admin"
             assert len(deployment.bridge.tokens.list()) == 1
+
+
+async def test_an_endpoint_that_does_not_describe_its_plugins_is_listed_without(deployment, caplog):
+    token = await endpoint_token(deployment)
+    async with anyio.create_task_group() as group:
+
+        async def gibberish(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"no ", "more_body": True})
+            await send({"type": "http.response.body", "body": b"description"})
+
+        link = Link(gibberish, group, lambda kind, payload: None, first_id=1)
+        plugin = PluginInfo("mute", "/other/mute", "1")
+        link.send(Kind.HELLO, 0, pack_value(to_data(Hello("login", "0.1.0", {"mute": plugin}))))
+        async with (
+            handshake(deployment, token) as joined,
+            opened(deployment, await deployment.token(ADMIN)) as client,
+        ):
+            group.start_soon(link.run, DialedSocket(joined), 0)
+            await until(lambda: "other" in deployment.bridge.registry.topology())
+            document = (await client.post("/endpoint/list")).json()["data"]
+            assert "other" in document["endpoints"]
+            assert not document["endpoints"]["other"]["plugins"]["mute"].get("ui_config")
+            # What is described but not listed is left out, too.
+            node = deployment.bridge.registry.get("node")
+            node.info = attrs.evolve(node.info, plugins={})
+            document = (await client.post("/endpoint/list")).json()["data"]
+            assert document["endpoints"]["node"]["plugins"] == {}
+            assert (await client.head("/events")).content == b""
+            group.cancel_scope.cancel()
+    assert "endpoint other does not describe its plugins" in caplog.text
+
+
+async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], grace=60)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment,
+        opened(deployment, await deployment.token(ADMIN)) as client,
+    ):
+        endpoint = deployment.endpoints["node"]
+        endpoint.stopped.set()
+        endpoint.link.cut()
+        await until(lambda: deployment.bridge.registry.get("node").suspect_since is not None)
+        with anyio.fail_after(4):
+            document = (await client.post("/endpoint/list")).json()["data"]
+    assert document["endpoints"]["node"]["endpoint"]["liveness"] == "suspect"

@@ -141,3 +141,14 @@ def test_a_failure_is_one_line_and_exits_1(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("orbit: ")
     assert len(error.splitlines()) == 1
+
+
+def test_a_plugins_command_that_cannot_be_loaded_is_told(tmp_path, monkeypatch):
+    installed = tmp_path / "broken-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[orbit.commands]\nbroken = no_such_module:x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(cli.orbit, ["broken"])
+    assert result.exit_code == 1
+    assert "the command broken cannot be loaded" in result.output

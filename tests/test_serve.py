@@ -211,6 +211,11 @@ def test_a_nested_fault_is_found():
     assert serve_module._first(group) is fault
 
 
+def test_a_json_line_without_a_failure_has_no_traceback():
+    record = logging.LogRecord("some.where", logging.INFO, "", 1, "fine", (), None)
+    assert "traceback" not in json.loads(serve_module._JsonLines().format(record))
+
+
 def test_a_json_line_carries_a_traceback_if_there_is_one():
     try:
         raise ValueError("broken on purpose")
@@ -272,5 +277,8 @@ async def test_an_endpoint_told_to_leave_ends_with_that_fault(joining):
 
     async with anyio.create_task_group() as group:
         group.start_soon(send_away)
-        with anyio.fail_after(20), pytest.raises(Forbidden, match="enough"):
+        with anyio.fail_after(20), pytest.raises(ExceptionGroup) as told:
             await serve_module._serve_endpoint(config, {})
+    fault = serve_module._first(told.value)
+    assert isinstance(fault, Forbidden)
+    assert "enough" in fault.detail
