@@ -1,4 +1,5 @@
 import re
+from contextlib import asynccontextmanager
 
 import anyio
 import attrs
@@ -478,3 +479,43 @@ async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
         with anyio.fail_after(4):
             document = (await client.post("/endpoint/list")).json()["data"]
     assert document["endpoints"]["node"]["endpoint"]["liveness"] == "suspect"
+
+
+@asynccontextmanager
+async def joined_by_hand(deployment):
+    """Join as an endpoint whose link says only what a test lets it say."""
+    token = await endpoint_token(deployment)
+    async with anyio.create_task_group() as group:
+
+        async def silent(scope, receive, send):
+            await anyio.sleep_forever()
+
+        link = Link(silent, group, lambda kind, payload: None, first_id=1)
+        async with handshake(deployment, token) as joined:
+            group.start_soon(link.run, DialedSocket(joined), 0)
+            yield link
+            group.cancel_scope.cancel()
+
+
+async def test_a_hello_that_is_none_breaks_the_link(deployment):
+    async with joined_by_hand(deployment) as link:
+        link.send(Kind.HELLO, 0, pack_value({"role": 7}))
+        await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
+    assert "other" not in deployment.bridge.registry.topology()
+
+
+async def test_what_only_a_bridge_says_is_passed_over_from_an_endpoint(deployment):
+    async with joined_by_hand(deployment) as link:
+        link.send(Kind.TOPOLOGY, 0, pack_value({}))
+        link.send(Kind.HELLO, 0, pack_value(to_data(Hello())))
+        await until(lambda: "other" in deployment.bridge.registry.topology())
+
+
+async def test_an_endpoint_that_leaves_twice_is_forgotten_once(deployment):
+    async with joined_by_hand(deployment) as link:
+        link.send(Kind.HELLO, 0, pack_value(to_data(Hello())))
+        await until(lambda: "other" in deployment.bridge.registry.topology())
+        for _ in range(2):
+            link.send(Kind.SHUTDOWN, 0, pack_value({}))
+        await until(lambda: "other" not in deployment.bridge.registry.topology())
+    assert "node" in deployment.bridge.registry.topology()

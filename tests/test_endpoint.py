@@ -8,6 +8,7 @@ from orbit_core.config import BridgeConfig, EndpointConfig
 from orbit_core.endpoint import open_endpoint
 from orbit_core.errors import (
     ConfigError,
+    ConnectionLost,
     DeadlineExceeded,
     Forbidden,
     InvalidName,
@@ -247,3 +248,29 @@ async def test_an_endpoint_told_to_stop_dials_no_more(deployment):
     with anyio.fail_after(5):
         await endpoint.stay_linked()
     assert endpoint.fatal is None
+
+
+async def test_a_call_through_the_hub_that_its_caller_leaves_is_cancelled(deployment, client):
+    async with deployment.endpoint("other", [PROBE]) as other:
+        hub = probe(other).context.hub
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(hub.http.get, "/node/probe/hang")
+                await until(lambda: probe(deployment.endpoints["node"]).entered)
+                group.cancel_scope.cancel()
+        await until(lambda: probe(deployment.endpoints["node"]).cancelled)
+
+
+async def test_a_body_through_the_hub_that_breaks_off_is_a_lost_connection(deployment):
+    async with deployment.endpoint("other", [PROBE]) as other:
+        hub = probe(other).context.hub
+
+        async def cut():
+            await until(lambda: probe(deployment.endpoints["node"]).entered)
+            other.link.reset(ConnectionLost("the bridge was restarted during the call"))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(cut)
+                with pytest.raises(ConnectionLost, match="restarted"):
+                    await hub.http.post("/node/probe/hang", content=b"x" * 3_000_000)
