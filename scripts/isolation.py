@@ -50,6 +50,7 @@ def test_plugin(wheel: Path, work: Path) -> None:
     python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
+    shutil.copy(ROOT / "conftest.py", work)
     settings = [
         "-q",
         "-o",
