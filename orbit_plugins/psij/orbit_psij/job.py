@@ -71,7 +71,7 @@ def judge(record: JobRecord, ending: Ending, exit_code: int | None, message: str
         return Verdict(JobState.CANCELED, exit_code, "cancelled by its user")
     if exit_code == 0:
         return Verdict(JobState.COMPLETED, 0, None)
-    said = ending.words or message
+    said = ending.words or (message if ending.exit_code is None else None)
     if exit_code is None:
         return Verdict(JobState.FAILED, None, said or "ended without an exit code")
     return Verdict(JobState.FAILED, exit_code, _reason(exit_code, said))
