@@ -25,7 +25,7 @@ PUBLIC = [
 ]
 
 MODULES = [importlib.import_module(found.name)
-           for found in pkgutil.iter_modules(orbit_core.__path__, "orbit_core.")]  # fmt: skip
+           for found in pkgutil.walk_packages(orbit_core.__path__, "orbit_core.")]  # fmt: skip
 
 
 def own(module):

@@ -80,18 +80,33 @@ class Cluster:
     def start_controller(self, *options: str) -> None:
         """Start slurmctld."""
         self._daemons.start("slurmctld", "/usr/sbin/slurmctld", "-D", "-i", *options)
-        self._daemons.wait_for("slurmctld", "scontrol", "ping")
+        self._daemons.wait_for("slurmctld", "sh", "-c", "scontrol ping | grep -q 'is UP'")
 
     def stop_controller(self) -> None:
         """End slurmctld; jobs go on, and commands that ask it fail."""
         self._daemons.stop("slurmctld")
 
     def start_nodes(self) -> None:
-        """Start every slurmd and wait until each node is idle."""
+        """Start every slurmd."""
         for name in NODES:
             self._daemons.start(name, "/usr/sbin/slurmd", "-D", "-N", name)
+        self.wait_for_nodes()
+
+    def forget_jobs(self) -> None:
+        """Let slurmctld lose all its jobs, as it does some time after their end."""
+        self.stop_controller()
+        settings = self.directory / "etc" / "slurm.conf"
+        text = settings.read_text()
+        used = int(text.partition("FirstJobId=")[2].split()[0])
+        settings.write_text(text.replace(f"FirstJobId={used}", f"FirstJobId={used + 10_000}"))
+        self.start_controller("-c")
+        self.wait_for_nodes()
+
+    def wait_for_nodes(self) -> None:
+        """Wait until each node can take jobs."""
         query = ("sinfo", "--noheader", "--Node", "--partition=debug", "--format=%T")
-        wait_until(lambda: self.run(*query).split() == ["idle"] * len(NODES), "all nodes are idle")
+        usable = {"idle", "mixed", "allocated"}
+        wait_until(lambda: set(self.run(*query).split()) <= usable, "all nodes are up")
 
     def _start_munge(self) -> None:
         home = self.directory / "munge"

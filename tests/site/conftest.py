@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,3 +11,12 @@ def cluster() -> Iterator[Cluster]:
     """Run one real SLURM for all tests; where that is not possible they fail."""
     with open_cluster() as found:
         yield found
+
+
+@pytest.fixture
+def on_site(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Have the commands of this process reach the cluster, those of PBS too."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{cluster.pbs_commands}:{os.environ['PATH']}")
+    return cluster

@@ -29,7 +29,7 @@ class Daemons:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str | Path) -> None:
-        """Run a command that stays in the foreground; it ends when this process dies."""
+        """Run a command that stays in the foreground; it ends when this thread does."""
         bound = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
         with (self._logs / f"{name}.out").open("ab") as log:
             self._running[name] = subprocess.Popen(
