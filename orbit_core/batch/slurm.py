@@ -62,6 +62,17 @@ class _Row:
     ended: str = "0:0"
     cancelled_by: str | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the job stays so."""
+        return STATES.get(self.state, JobState.UNKNOWN).is_final
+
+    @property
+    def is_explained(self) -> bool:
+        """Tell whether it is clear how the job ended."""
+        failed = STATES.get(self.state) is JobState.FAILED
+        return not failed or self.state in _CAUSES or self.ended != "0:0"
+
     def report(self) -> JobReport:
         """Return the row in the words that all schedulers share."""
         state = STATES.get(self.state, JobState.UNKNOWN)
@@ -152,17 +163,31 @@ class Slurm(BatchSystem):
 
         The accounting knows who cancelled a job, but may lag, or not be there.
         """
-        found = _by_job(job_ids, await self._queue(job_ids))
-        if over := _not_running(job_ids, found):
-            found |= {
-                job_id: report
-                for job_id, report in _by_job(over, await self._accounting(over)).items()
-                if report.state.is_final or job_id not in found
+        found = _by_job(await self._queue(job_ids), job_ids)
+        over = [job_id for job_id in job_ids if all(row.is_over for row in found.get(job_id, ()))]
+        if over:
+            past = await self._accounting(over)
+            known = {row.job_id: row for row in past if row.is_over}
+            found = {
+                job_id: [known.get(row.job_id, row) for row in rows]
+                for job_id, rows in found.items()
             }
-            for job_id in over:
-                if job_id not in found or not _is_explained(found[job_id]):
-                    found |= _by_job([job_id], await self._controller(job_id))
-        return found
+            found = _by_job(past, over) | found
+        for job_id in over:
+            if not all(row.is_explained for row in found.get(job_id, ())) or job_id not in found:
+                found |= await self._explain(job_id, found.get(job_id, []))
+        return {
+            job_id: combine(job_id, [row.report() for row in rows])
+            for job_id, rows in found.items()
+        }
+
+    async def _explain(self, job_id: str, rows: list[_Row]) -> dict[str, list[_Row]]:
+        """Return a job's rows with what scontrol(1) still knows: the queue has no exit codes."""
+        told = await self._controller(job_id)
+        if not rows:
+            return _by_job(told, [job_id])
+        by_id = {row.job_id: row for row in told}
+        return {job_id: [row if row.is_explained else by_id.get(row.job_id, row) for row in rows]}
 
     async def _queue(self, job_ids: list[str]) -> list[_Row]:
         done = await self.run(
@@ -199,23 +224,14 @@ class Slurm(BatchSystem):
         return (await self.run("scontrol", "show", "hostnames", nodes)).check().split()
 
 
-def _by_job(job_ids: list[str], rows: list[_Row]) -> dict[str, JobReport]:
-    """Return a report for each job that has rows; those of an array's elements are combined."""
-    reports: dict[str, list[JobReport]] = {}
+def _by_job(rows: list[_Row], job_ids: list[str]) -> dict[str, list[_Row]]:
+    """Return the rows of each job that has some; those of an array's elements are the array's."""
+    found: dict[str, list[_Row]] = {}
     wanted = set(job_ids)
     for row in rows:
         for job_id in {row.job_id, row.job_id.partition("_")[0]} & wanted:
-            reports.setdefault(job_id, []).append(row.report())
-    return {job_id: combine(job_id, elements) for job_id, elements in reports.items()}
-
-
-def _not_running(job_ids: list[str], found: dict[str, JobReport]) -> list[str]:
-    return [job_id for job_id in job_ids if job_id not in found or found[job_id].state.is_final]
-
-
-def _is_explained(report: JobReport) -> bool:
-    """Tell whether the accounting has told how a job ended: the queue has no exit codes."""
-    return report.failure is None or report.failure.cause is not FailureCause.OTHER
+            found.setdefault(job_id, []).append(row)
+    return found
 
 
 def _controller_row(line: str) -> _Row:
