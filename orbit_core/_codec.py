@@ -1,7 +1,7 @@
 """Turn attrs values into JSON data and back, with every fault reported at once.
 
-Two converters: the wire ignores fields it does not know (an older peer reads a newer one's
-values); configuration forbids them (a misspelt setting is an error). Neither coerces: ``"false"``
+Two converters: a lenient one ignores fields it does not know (an older peer reads a newer one's
+values); a strict one forbids them (a misspelt setting is an error). Neither coerces: ``"false"``
 does not become True, and ``"abc"`` is no list of three letters.
 """
 
@@ -141,13 +141,13 @@ def _converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
     return converter
 
 
-_WIRE = _converter(forbid_extra_keys=False)
-_CONFIG = _converter(forbid_extra_keys=True)
+_LENIENT = _converter(forbid_extra_keys=False)
+_STRICT = _converter(forbid_extra_keys=True)
 
 
 def to_data(value: Any) -> Any:
     """Return ``value`` as JSON data: attrs objects become dicts, paths and enums strings."""
-    return _WIRE.unstructure(value)
+    return _LENIENT.unstructure(value)
 
 
 def for_json(value: Any) -> Any:
@@ -158,12 +158,13 @@ def for_json(value: Any) -> Any:
     return data
 
 
-def from_wire(data: object, kind: type[T], what: str = "body") -> T:
-    """Build a ``kind`` from a peer's data, ignoring unknown fields.
+def from_wire(data: object, kind: type[T], what: str = "body", *, strict: bool = False) -> T:
+    """Build a ``kind`` from a peer's data, ignoring unknown fields unless it is ``strict``.
 
     Raises InvalidBody, naming every fault with its path.
     """
-    return _structure(_WIRE, data, kind, partial(_fault, InvalidBody, what))
+    converter = _STRICT if strict else _LENIENT
+    return _structure(converter, data, kind, partial(_fault, InvalidBody, what))
 
 
 def from_config(data: object, kind: type[T], where: str) -> T:
@@ -171,7 +172,7 @@ def from_config(data: object, kind: type[T], where: str) -> T:
 
     Raises ConfigError, naming ``where`` (file and section) and every fault with its path.
     """
-    return _structure(_CONFIG, data, kind, partial(_fault, ConfigError, where))
+    return _structure(_STRICT, data, kind, partial(_fault, ConfigError, where))
 
 
 def _structure(

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from ._codec import for_json, from_wire, parse_json
+from ._codec import for_json, parse_json
 from .errors import (
     BadRequest,
     BodyTooLarge,
@@ -29,6 +29,7 @@ from .errors import (
     UnknownRoute,
 )
 from .models import Principal
+from .values import as_model
 
 logger = logging.getLogger(__name__)
 
@@ -100,17 +101,12 @@ async def json_body(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]
     return data
 
 
-def as_model(data: object, kind: type[T], what: str = "body") -> T:
-    """Return JSON data as a ``kind``; unknown fields are ignored.
+async def model_body(request: Request, kind: type[T], *, strict: bool = False) -> T:
+    """Return the body as a ``kind``, as `orbit_core.values.as_model` does.
 
-    Raises InvalidBody with all faults.
+    Raises InvalidBody with all faults, BodyTooLarge.
     """
-    return from_wire(data, kind, what)
-
-
-async def model_body(request: Request, kind: type[T]) -> T:
-    """Return the body as a ``kind``; unknown fields are ignored, all faults are reported."""
-    return from_wire(await json_body(request), kind)
+    return as_model(await json_body(request), kind, strict=strict)
 
 
 def integer_parameter(request: Request, name: str, default: int = 0) -> int:

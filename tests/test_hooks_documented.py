@@ -1,9 +1,11 @@
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from orbit_core import command, values, web
 from orbit_core.errors import OrbitError
 from orbit_core.hookspecs import HookSpecs
 
@@ -23,6 +25,14 @@ def errors(kind: type[OrbitError] = OrbitError) -> set[type[OrbitError]]:
     return {kind} | below if kind.__module__ == "orbit_core.errors" else below
 
 
+HELPERS = [
+    (module, name)
+    for module in (command, values, web)
+    for name, value in vars(module).items()
+    if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+]
+
+
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_hook_has_a_heading_with_its_arguments(name: str) -> None:
     assert f"## `{name}({', '.join(HOOKS[name])})`" in HEADINGS
@@ -31,6 +41,14 @@ def test_a_hook_has_a_heading_with_its_arguments(name: str) -> None:
 def test_no_heading_is_of_a_hook_that_is_not() -> None:
     found = [match[1] for line in HEADINGS if (match := re.match(r"## `(\w+)\(", line))]
     assert sorted(found) == sorted(HOOKS)
+
+
+@pytest.mark.parametrize(("module", "name"), HELPERS, ids=str)
+def test_a_helper_is_listed_with_its_module(module: ModuleType, name: str) -> None:
+    parts = (REFERENCE / "helpers.md").read_text().split("## `")
+    part = next(part for part in parts if part.startswith(f"{module.__name__}`"))
+
+    assert re.search(rf"^\| `{name}[`(]", part, re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", sorted({kind.code for kind in errors()}))

@@ -16,7 +16,7 @@ ROWS = [
     "batch.registry",
     "batch",
     "_codec _store _lock _frames _session _lifetimes",
-    "config context _wire_events web auth _idempotency plugin_client _stream",
+    "values config context _wire_events web auth _idempotency plugin_client _stream",
     "hookspecs sessions _link _events _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport",
     "client _register _proxy _metrics _openapi _bridge_routes _dial bridge endpoint _blocking",

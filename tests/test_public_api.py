@@ -24,6 +24,29 @@ PUBLIC = [
     "hookimpl",
 ]
 
+PUBLIC_MODULES = [
+    "auth",
+    "bridge",
+    "cli",
+    "client",
+    "command",
+    "config",
+    "context",
+    "endpoint",
+    "errors",
+    "hookspecs",
+    "host_role",
+    "models",
+    "plugin",
+    "plugin_client",
+    "plugins",
+    "serve",
+    "sessions",
+    "testing",
+    "values",
+    "web",
+]
+
 MODULES = [importlib.import_module(found.name)
            for found in pkgutil.walk_packages(orbit_core.__path__, "orbit_core.")]  # fmt: skip
 
@@ -44,6 +67,12 @@ def own(module):
 
 def test_the_public_names_are_these_and_no_others():
     assert orbit_core.__all__ == PUBLIC
+
+
+def test_the_public_modules_are_these_and_no_others():
+    names = [module.__name__.removeprefix("orbit_core.") for module in MODULES]
+
+    assert [name for name in names if not name.startswith("_")] == PUBLIC_MODULES
 
 
 @pytest.mark.parametrize("name", PUBLIC)

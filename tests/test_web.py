@@ -26,7 +26,6 @@ from orbit_core.web import (
     Reply,
     ResponseAborted,
     Site,
-    as_model,
     error_reply,
     flag_parameter,
     integer_parameter,
@@ -57,6 +56,10 @@ async def twice(request: Request) -> Response:
 
 async def model(request: Request) -> Response:
     return Reply({"job": await model_body(request, Job)})
+
+
+async def strict(request):
+    return Reply({"job": await model_body(request, Job, strict=True)})
 
 
 async def parameters(request: Request) -> Response:
@@ -90,6 +93,7 @@ SITE = Site.of(
         Route("/body", body, methods=["POST"]),
         Route("/twice", twice, methods=["POST"]),
         Route("/model", model, methods=["POST"]),
+        Route("/strict", strict, methods=["POST"]),
         Route("/parameters", parameters),
         Route("/who", who),
         Route("/raising", raising),
@@ -210,8 +214,10 @@ async def test_a_model_ignores_what_it_does_not_know():
     assert reply.json() == {"job": {"name": "a", "size": 1}}
 
 
-async def test_json_data_becomes_a_model():
-    assert as_model({"name": "a"}, Job) == Job("a")
+async def test_a_strict_model_refuses_what_it_does_not_know():
+    reply = await answer("POST", "/strict", json={"name": "a", "more": 1})
+
+    assert reply.json() == document(400, "invalid_body", "body: unknown: more")
 
 
 @pytest.mark.parametrize(

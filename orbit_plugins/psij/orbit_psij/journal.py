@@ -7,10 +7,10 @@ import anyio
 import attrs
 
 from orbit_core import PluginContext
-from orbit_core.errors import StateUnavailable
+from orbit_core.errors import InvalidBody, StateUnavailable
+from orbit_core.values import as_model
 
 from .models import JobRecord
-from .reading import structure
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,10 @@ class Journal:
         """Return what there is from before a restart, without what cannot be read (logged)."""
         found: list[JobRecord] = []
         for key, data in (await self._documents.items()).items():
-            faults: list[str] = []
-            record = structure(JobRecord, data, "job", faults)
-            if record is None or faults:
-                logger.error("job %s does not come back: %s", key, "; ".join(faults))
-            else:
-                found.append(record)
+            try:
+                found.append(as_model(data, JobRecord, "record", strict=True))
+            except InvalidBody as error:
+                logger.error("job %s does not come back: %s", key, error.detail)
         return found
 
     async def write(self, record: JobRecord) -> None:

@@ -6,15 +6,14 @@ queue name would be a line of its own.
 
 import re
 from collections.abc import Collection, Iterator
-from math import isfinite
 from typing import Any
 
 import attrs
 
 from orbit_core.errors import InvalidBody
+from orbit_core.values import as_model
 
 from .models import LAUNCHERS, JobAttributes, JobResources, JobSpec, Submission
-from .reading import structure
 
 STRING_LIMIT = 128 * 1024 - 1
 """Bytes of one argument or environment entry (MAX_ARG_STRLEN, execve(2))."""
@@ -55,14 +54,21 @@ def read_submission(body: dict[str, Any], offered: Collection[str]) -> Submissio
 
 
 def read_spec(data: object, faults: list[str]) -> JobSpec | None:
-    """Return a job specification as far as it can be read; what is wrong is added to ``faults``."""
+    """Return a job specification; null stands for an absent option.
+
+    Every fault of its form is added to ``faults``, and the result is None if it cannot be built.
+    """
     if isinstance(data, dict):
         data = _normalised(data, faults)
-    return structure(JobSpec, data, "job_spec", faults)
+    try:
+        return as_model(data, JobSpec, "job_spec", strict=True)
+    except InvalidBody as error:
+        faults.append(error.detail)
+        return None
 
 
 def _normalised(data: dict[str, Any], faults: list[str]) -> dict[str, Any]:
-    spec = dict(data)
+    spec = _without_null(data)
     attributes, resources, custom = (
         _copy(spec, key) for key in ("attributes", "resources", "custom_attributes")
     )
@@ -73,7 +79,8 @@ def _normalised(data: dict[str, Any], faults: list[str]) -> dict[str, Any]:
             _move(attributes, alias, attributes, "account", faults)
         if isinstance(custom, dict):
             _gather_custom(attributes, custom, faults)
-        attributes["duration"] = _whole(attributes.get("duration"))
+        if "duration" in attributes:
+            attributes["duration"] = _whole(attributes["duration"])
     environment = spec.get("environment")
     if isinstance(environment, dict):
         spec["environment"] = {
@@ -95,9 +102,13 @@ def _gather_custom(attributes: dict[str, Any], custom: dict[str, Any], faults: l
 
 def _copy(spec: dict[str, Any], key: str) -> Any:
     """Replace an object within ``spec`` by its copy, or by an empty one, and return that."""
-    value = spec.get(key)
-    spec[key] = {} if value is None else dict(value) if isinstance(value, dict) else value
+    value = spec.get(key, {})
+    spec[key] = _without_null(value) if isinstance(value, dict) else value
     return spec[key]
+
+
+def _without_null(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def _move(
@@ -173,8 +184,6 @@ def _custom_faults(spec: JobSpec) -> Iterator[str]:
             yield f"custom_attributes: {name!r} is not a name ([A-Za-z_][A-Za-z0-9_.-]*)"
         if isinstance(value, str):
             yield from _control_faults(f"custom_attributes.{name}", value, _CONTROL)
-        elif not isfinite(value):
-            yield f"custom_attributes.{name}: must be a finite number"
 
 
 def _input_faults(spec: JobSpec) -> Iterator[str]:

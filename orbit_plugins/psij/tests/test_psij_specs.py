@@ -47,20 +47,33 @@ def test_options_are_taken_from_wherever_users_write_them() -> None:
 
 
 def test_null_stands_for_an_absent_option() -> None:
-    assert read(arguments=None, attributes=None, resources=None) == JobSpec("/bin/true")
+    nulls = {"exclusive_node_use": None, "memory": None}
+    assert read(arguments=None, attributes=None, resources=nulls) == JobSpec("/bin/true")
+
+
+def test_a_whole_number_may_be_larger_than_any_float() -> None:
+    assert read(custom_attributes={"a.b": 10**400}).custom_attributes == {"a.b": 10**400}
 
 
 def test_every_fault_is_reported_at_once() -> None:
     with pytest.raises(InvalidBody) as refused:
         read_submission(
-            {"executor": "slurm", "job_spec": {"executable": "", "foo": 1, "arguments": ["a", 1]}},
-            OFFERED,
+            {"executor": "slurm", "job_spec": {"name": 2, "foo": 1, "arguments": ["a", 1]}}, OFFERED
         )
     assert refused.value.detail == (
-        "body: executor 'slurm' is not offered here: use local; job_spec: unknown key 'foo'; "
-        "job_spec.arguments[1]: expected text, got a whole number; "
-        "job_spec.executable: must not be empty"
+        "body: executor 'slurm' is not offered here: use local; "
+        "job_spec: required field missing at executable; expected str, got int at arguments[1]; "
+        "expected str, got int at name; unknown: foo"
     )
+
+
+def test_every_value_that_cannot_be_used_is_reported_at_once() -> None:
+    assert faults_of(executable="", name="a\nb", launcher="ssh") == [
+        "job_spec.executable: must not be empty",
+        "job_spec.launcher: 'ssh' is unknown, use one of "
+        "single, multiple, mpirun, srun, aprun, jsrun",
+        "job_spec.name: character U+000A is not allowed",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,25 +87,25 @@ def test_a_body_without_a_job_is_refused(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        ({"executable": None}, ".executable: required"),
+        ({"executable": None}, ": required field missing at executable"),
         ({"executable": "-c"}, ".executable: must not begin with '-'"),
         ({"name": "a\nb"}, ".name: character U+000A is not allowed"),
         ({"directory": "/a\0b"}, ".directory: character U+0000 is not allowed"),
-        ({"directory": 1.5}, ".directory: expected text, got a number"),
-        ({"directory": True}, ".directory: expected text, got true or false"),
+        ({"directory": 1.5}, ": expected str, got float at directory"),
+        ({"directory": True}, ": expected str, got bool at directory"),
         ({"arguments": ["\0"]}, ".arguments[0]: character U+0000 is not allowed"),
         ({"arguments": ["\ud800"]}, ".arguments[0]: character U+D800 is not allowed"),
-        ({"arguments": "-l"}, ".arguments: expected a list, got text"),
-        ({"arguments": [None]}, ".arguments[0]: expected text, got null"),
-        ({"arguments": [{}]}, ".arguments[0]: expected text, got an object"),
-        ({"environment": ["A=1"]}, ".environment: expected an object, got a list"),
+        ({"arguments": "-l"}, ": expected a list, got str at arguments"),
+        ({"arguments": [None]}, ": expected str, got NoneType at arguments[0]"),
+        ({"arguments": [{}]}, ": expected str, got dict at arguments[0]"),
+        ({"environment": ["A=1"]}, ": expected an object at environment"),
         ({"environment": {"A B": "x"}}, ".environment: 'A B' is not a variable name"),
         ({"environment": {"A": "\x1b"}}, ".environment.A: character U+001B"),
-        ({"environment": {"A": True}}, ".environment.A: expected text, got true or false"),
-        ({"attributes": 3}, ".attributes: expected an object, got a whole number"),
-        ({"attributes": {"queue": "q"}}, ".attributes: unknown key 'queue'"),
+        ({"environment": {"A": True}}, ": expected str, got bool at environment['A']"),
+        ({"attributes": 3}, ": expected an object, got int at attributes"),
+        ({"attributes": {"queue": "q"}}, ": unknown: queue at attributes"),
         ({"attributes": {"queue_name": "q\n#SBATCH"}}, ".attributes.queue_name: character"),
-        ({"attributes": {"duration": "1h"}}, ".attributes.duration: expected a whole number"),
+        ({"attributes": {"duration": "1h"}}, ": expected int, got str at attributes.duration"),
         ({"attributes": {"duration": -1}}, ".attributes.duration: must be 1 to"),
         ({"attributes": {"duration": 2**40}}, ".attributes.duration: must be 1 to"),
         (
@@ -102,9 +115,9 @@ def test_a_body_without_a_job_is_refused(body: dict[str, Any]) -> None:
         ({"attributes": {"project": "a", "account": "b"}}, ".attributes.project: contradicts"),
         ({"resources": {"node_count": 0}}, ".resources.node_count: must be 1 to"),
         ({"resources": {"memory": 0}}, ".resources.memory: must be at least 1 byte"),
-        ({"resources": {"nodes": 1}}, ".resources: unknown key 'nodes'"),
+        ({"resources": {"nodes": 1}}, ": unknown: nodes at resources"),
         ({"resources": {"process_count": 3, "node_count": 2}}, ".resources: process_count"),
-        ({"resources": [1], "attributes": {"node_count": 1}}, ".resources: expected an object"),
+        ({"resources": [1], "attributes": {"node_count": 1}}, ": expected an object, got list"),
         (
             {"resources": {"process_count": 8, "node_count": 2, "processes_per_node": 2}},
             ".resources: process_count must be",
@@ -112,9 +125,9 @@ def test_a_body_without_a_job_is_refused(body: dict[str, Any]) -> None:
         ({"resources": {"process_count": 10**6}}, ".resources: a local job has at most"),
         ({"custom_attributes": {"a b": 1}}, ".custom_attributes: 'a b' is not a name"),
         ({"custom_attributes": {"a.b": "x\ny"}}, ".custom_attributes.a.b: character U+000A"),
-        ({"custom_attributes": {"a": float("inf")}}, ".custom_attributes.a: must be a finite"),
-        ({"custom_attributes": {"a": []}}, ".custom_attributes.a: expected text or a whole"),
-        ({"custom_attributes": 1, "attributes": {"a.b": 1}}, ".custom_attributes: expected"),
+        ({"custom_attributes": {"a": float("inf")}}, ": expected a finite number, got inf"),
+        ({"custom_attributes": {"a": []}}, ": expected str | int | float | bool, got list"),
+        ({"custom_attributes": 1}, ": expected an object at custom_attributes"),
         ({"stdin": "x", "stdin_path": "/y"}, ".stdin: give either"),
         ({"launcher": "ssh"}, ".launcher: 'ssh' is unknown, use one of single"),
     ],
