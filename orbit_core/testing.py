@@ -66,16 +66,18 @@ async def open_plugin(
     *,
     instance: str | None = None,
     role: HostRole = HostRole.STANDALONE,
+    scheduler: str = "none",
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[PluginUnderTest]:
     """Serve one plugin without bridge or network, keeping its state in ``state_dir``.
 
-    ``target`` is what its entry point says, such as ``orbit_sysinfo.plugin:SysInfoPlugin``.
+    ``role`` and ``scheduler`` are what the plugin is told of its host. ``target`` is what its entry
+    point says, such as ``orbit_sysinfo.plugin:SysInfoPlugin``.
     Opening the same directory again is a restart.
     """
     name = instance or "plugin"
     entry = EntryPoint(name, target, "orbit.plugins")
-    host = HostInfo(role, python_version=sys.version.split()[0])
+    host = HostInfo(role, scheduler, python_version=sys.version.split()[0])
     recorder = Recorder()
     async with open_host("test", host, state_dir) as found:
         found.hooks.add("(recorder)", recorder)
@@ -134,6 +136,7 @@ class Deployment:
         targets: Sequence[str] = (),
         *,
         owner: str = ALICE.owner,
+        scheduler: str = "none",
         settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> AsyncIterator[Endpoint]:
         """Run one more endpoint of ``owner`` while the context is open; the same name is a restart.
@@ -149,7 +152,8 @@ class Deployment:
             plugins=list(available),
             state_dir=self._state_dir / "endpoints" / name,
         )
-        host = HostInfo(HostRole.STANDALONE, python_version=sys.version.split()[0])
+        role = HostRole.STANDALONE if scheduler == "none" else HostRole.LOGIN
+        host = HostInfo(role, scheduler, python_version=sys.version.split()[0])
         async with open_endpoint(
             config, host, settings=settings, token=token, available=available
         ) as endpoint:

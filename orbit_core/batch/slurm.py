@@ -109,7 +109,9 @@ class Slurm(BatchSystem):
 
     def __init__(self, conf_path: str | None = None) -> None:
         """Use the host's configuration unless another is named."""
-        self.environment = {"SLURM_CONF": conf_path} if conf_path else {}
+        self.environment = {"SLURM_TIME_FORMAT": "%s"}
+        if conf_path:
+            self.environment["SLURM_CONF"] = conf_path
 
     async def run(self, *command: str, deadline: float = DEADLINE) -> Output:
         """Run a command of this cluster. Raises SchedulerUnavailable, also for its controller."""

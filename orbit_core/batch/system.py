@@ -110,13 +110,14 @@ class BatchSystem(ABC):
         nodes = (await self.report(job_id)).nodes
         return await self._expand(nodes) if nodes else []
 
-    async def cancel(self, job_id: str) -> None:
-        """Cancel a job; one that is over stays as it is.
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job, and return in which state it was; one that is over stays as it is.
 
         Raises UnknownBatchJob, JobForbidden.
         """
-        match await self.job_state(job_id):
-            case JobState.UNKNOWN:
-                raise UnknownBatchJob(f"{self.name} knows no job {job_id}")
-            case state if not state.is_final:
-                await self._cancel(job_id)
+        state = await self.job_state(job_id)
+        if state is JobState.UNKNOWN:
+            raise UnknownBatchJob(f"{self.name} knows no job {job_id}")
+        if not state.is_final:
+            await self._cancel(job_id)
+        return state
