@@ -59,8 +59,9 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs, then all daemons: a job's slurmstepd outlives its slurmd otherwise."""
-        with suppress(RuntimeError, subprocess.TimeoutExpired):
-            self.run("scancel", "--user=root", f"--user={USER}")
+        with suppress(RuntimeError, TimeoutError, subprocess.TimeoutExpired):
+            for user in ("root", USER):
+                self.run("scancel", f"--user={user}")
             wait_until(lambda: not self.run("squeue", "--noheader"), "the last job ends")
         self._daemons.stop(*NODES)
         self._daemons.stop_all()

@@ -63,17 +63,21 @@ class Cache:
         Raises what ``collect`` raised, an OrbitError.
         """
         flight = self._flights.get(kind)
-        now = anyio.current_time()
+        now = _now()
         if flight is None or (flight.landed.is_set() and now - flight.started >= self._good(force)):
             flight = self._flights[kind] = _Flight(now)
             self._background(_fly, flight, collect)
         await flight.landed.wait()
         if flight.error is not None:
             raise flight.error.with_traceback(None)
-        return Answer(flight.value, round(anyio.current_time() - flight.started, 3))
+        return Answer(flight.value, round(_now() - flight.started, 3))
 
     def _good(self, force: bool) -> float:
         return QUERY_INTERVAL if force else self._ttl
+
+
+def _now() -> float:
+    return anyio.current_time()
 
 
 async def _fly(flight: _Flight, collect: Callable[[], Awaitable[Any]]) -> None:

@@ -45,7 +45,7 @@ class QueueInfoPBSPro(QueueInfo):
         if path is None:
             return []
         done = await run(path, deadline=COLLECT_DEADLINE, environment=environment)
-        name: str = user or await anyio.to_thread.run_sync(own_name)
+        name = await anyio.to_thread.run_sync(own_name) if user is None else user
         return parse_sbank(done.check(), name)
 
     async def _get_user_partitions(self, user: str) -> set[str] | None:
