@@ -47,6 +47,10 @@ def test_nodes_are_records_too():
     }  # fmt: skip
 
 
+def test_lines_without_a_record_are_left_out():
+    assert parse_pbs_text("\tstray\nn1\n  words\n     state = free\n") == {"n1": {"state": "free"}}
+
+
 def document(record):
     return f'motd\n{{\n "Jobs":{{\n  "7.srv":{{\n{record}\n  }}\n }}\n}}\ntrailer'
 
@@ -62,10 +66,17 @@ def document(record):
         ('"a":["x","y"]', "x, y"),
         ('"a":true', "True"),
         ('"a":1,\n"a":2', "2"),
+        ('"b":"good",\n"a":007,\n"b":1', "007"),
     ],
 )
 def test_json_that_is_none_is_repaired(line, value):
-    assert parse_pbs_json(document(line), "Jobs") == {"7.srv": {"a": value}}
+    assert parse_pbs_json(document(line), "Jobs")["7.srv"]["a"] == value
+
+
+def test_nested_values_have_dotted_names():
+    found = parse_pbs_json(document('"Resource_List":{\n"ncpus":4\n}'), "Jobs")
+
+    assert found == {"7.srv": {"Resource_List.ncpus": "4"}}
 
 
 def test_no_jobs_are_no_records():
@@ -73,7 +84,7 @@ def test_no_jobs_are_no_records():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "qstat: 'json' is not supported", '{"Jobs":[]}', "[1]", "{" * 100_000],
+    "text", ["", "{", "qstat: 'json' is not supported", '{"Jobs":[]}', "[1]", '{"Jobs":' * 100_000],
     ids=["empty", "cut", "words", "list", "array", "deep"],
 )  # fmt: skip
 def test_json_beyond_repair_is_a_value_error(text):

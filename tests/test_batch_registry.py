@@ -38,7 +38,7 @@ def test_a_sites_own_system_comes_first(registered):
     assert batch_system("slurm-site").family == "slurm"
 
 
-@pytest.mark.parametrize("target", ["no.such.module:X", "tests.test_batch_registry:pytest.mark"])
+@pytest.mark.parametrize("target", ["no.such.module:X", "builtins:dict"])
 def test_a_defective_entry_is_logged_and_left_out(registered, caplog, target):
     registered(("broken", target))
 
@@ -62,5 +62,7 @@ async def test_an_unknown_name_is_no_system():
     assert (await system.nodelist(), await system.job_allocation()) == ([], None)
     with pytest.raises(InvalidJobId):
         await system.report("7")
+    assert (await system._reports(["7"]), await system._cancel("7")) == ({}, None)
+    assert await system._expand("node01") == []
     with pytest.raises(SchedulerUnavailable, match="no scheduler here"):
         await system.run("qstat")

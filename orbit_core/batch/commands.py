@@ -54,9 +54,10 @@ async def run(
     """
     settings = {**os.environ, **(environment or {}), "LC_ALL": "C"}
     try:
-        process = await anyio.open_process(
-            command, stdin=DEVNULL, env=settings, start_new_session=True
-        )
+        with anyio.CancelScope(shield=True):  # a process that nobody holds would stay
+            process = await anyio.open_process(
+                command, stdin=DEVNULL, env=settings, start_new_session=True
+            )
     except OSError as error:
         raise SchedulerUnavailable(f"{command[0]} cannot be started: {error}") from None
 

@@ -48,9 +48,16 @@ def parse_pbs_json(text: str, kind: str) -> dict[str, Record]:
     """
     start = max(text.find("{"), 0)
     try:
-        document = _decode(text[start:])
+        return _records(text[start:], kind)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _records(text: str, kind: str) -> dict[str, Record]:
+    try:
+        document = _decode(text)
     except ValueError:
-        document = _decode("\n".join(map(_repair, text[start:].splitlines())))
+        document = _decode("\n".join(map(_repair, text.splitlines())))
     found = document.get(kind, {}) if isinstance(document, dict) else None
     if not isinstance(found, dict):
         raise ValueError(f"{kind} is no object")
@@ -59,10 +66,7 @@ def parse_pbs_json(text: str, kind: str) -> dict[str, Record]:
 
 def _decode(text: str) -> Any:
     decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, strict=False)
-    try:
-        return decoder.raw_decode(text)[0]
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    return decoder.raw_decode(text)[0]
 
 
 def _repair(line: str) -> str:

@@ -109,8 +109,8 @@ async def test_two_hundred_clients_cost_no_more_queries_than_one(on_site, tmp_pa
 
     async def ask(client):
         for _ in range(5):
-            assert (await client.get_info(force=True))["age"] < 10
-            assert (await client.list_all_jobs(force=True))["age"] < 10
+            await client.get_info(force=True)
+            await client.list_all_jobs(force=True)
             await client.list_jobs("debug", force=True)
 
     began = anyio.current_time()
