@@ -19,9 +19,8 @@ acknowledges and is itself not counted. Unknown kinds are ignored: a newer peer 
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import msgpack
 
 LINK_VERSION = 1
@@ -67,8 +66,7 @@ class ProtocolError(Exception):
     """Report bytes that are no message of this protocol; the link's socket is closed."""
 
 
-@attrs.define(frozen=True, eq=False)
-class Frame:
+class Frame(NamedTuple):
     """Hold one received frame; the payload is a view into its message."""
 
     kind: int
@@ -77,8 +75,7 @@ class Frame:
     payload: memoryview
 
 
-@attrs.define(frozen=True, eq=False)
-class RequestHead:
+class RequestHead(NamedTuple):
     """Hold the head of a call; ``meta`` is the principal and deadline that the bridge stamped."""
 
     method: str
@@ -87,8 +84,7 @@ class RequestHead:
     meta: dict[str, Any]
 
 
-@attrs.define(frozen=True, eq=False)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """Hold the head of an answer."""
 
     status: int
