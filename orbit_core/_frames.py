@@ -26,11 +26,12 @@ import msgpack
 LINK_VERSION = 1
 """Version of this format; the next one must still understand this one."""
 
-CHUNK = 256 * 1024
+CHUNK = 128 * 1024
 """Largest body part in one frame, in bytes."""
 
-MESSAGE_LIMIT = 1024 * 1024
-"""Bytes of frames after which a message is sent even if more frames wait."""
+MESSAGE_LIMIT = 128 * 1024
+"""Bytes of frames after which a message is sent even if more frames wait; larger ones only cost
+page faults: each copy of a message is then a fresh mapping (measured)."""
 
 EVENT_LIMIT = 4 * 1024 * 1024
 """Largest notification, in bytes of JSON."""

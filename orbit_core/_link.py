@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
 from ._frames import (
@@ -34,6 +33,7 @@ from ._frames import (
     unpack_response,
 )
 from ._stream import Stream
+from ._tasks import Starter
 from .errors import InternalError, OrbitError, TooManyCalls
 from .models import Principal, Role
 from .web import ResponseAborted
@@ -99,7 +99,7 @@ class Link:
     """
 
     def __init__(
-        self, app: ASGIApp, group: TaskGroup, control: ControlHandler, *, first_id: int
+        self, app: ASGIApp, group: Starter, control: ControlHandler, *, first_id: int
     ) -> None:
         """Serve calls with ``app`` in ``group``; ``control`` hears the kinds that are no calls.
 

@@ -128,15 +128,15 @@ class Stream:
 
     async def write(self, body: bytes, *, fin: bool) -> None:
         """Send a body part of any size as the peer takes it. Raises the stream's error."""
-        view = memoryview(body)
-        while view:
+        position = 0
+        while position < len(body):
             await self._sink.room()
             await self._wait_for_credit()
-            part = view[: min(CHUNK, self._credit)]
-            view = view[len(part) :]
+            part = body[position : position + min(CHUNK, self._credit)]  # the whole is no copy
+            position += len(part)
             self._credit -= len(part)
             self.progress = time.monotonic()
-            self._sink.send(Kind.DATA, self.id, bytes(part), fin=fin and not view)
+            self._sink.send(Kind.DATA, self.id, part, fin=fin and position == len(body))
         if fin and not body:
             self._check()
             self._sink.send(Kind.DATA, self.id, b"", fin=True)

@@ -22,6 +22,7 @@ from ._proxy import Proxy
 from ._register import Registrar
 from ._registry import Registry
 from ._server import Connection, check_exposure, serve
+from ._tasks import open_light_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
@@ -192,11 +193,12 @@ async def open_bridge(
     host_info = HostInfo(HostRole.BRIDGE)
     async with (
         open_host("bridge", host_info, state_dir) as host,
+        open_light_tasks() as calls,
         anyio.create_task_group() as group,
     ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
-        registry = Registry(host.hooks.notify, config.grace, group)
+        registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
         await _first_token(tokens, state_dir)
