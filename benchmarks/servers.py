@@ -15,7 +15,8 @@ from orbit_core.models import HostInfo, HostRole
 
 
 async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | None) -> None:
-    config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[])
+    # One caller makes the whole load: no limit for it.
+    config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[], rate_limit=0)
     async with open_bridge(config):
         await anyio.sleep_forever()
 

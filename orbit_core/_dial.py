@@ -3,13 +3,16 @@
 import logging
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.frames import Opcode
+from websockets.protocol import State
 
 from ._frames import LINK_VERSION, SOCKET_LIMIT
 from ._link import SocketClosed
@@ -46,33 +49,67 @@ class Answer:
     received: int | None
 
 
-class DialedSocket:
-    """Be a link's socket on a connection of `websockets`."""
+class DialedSocket(ClientConnection):
+    """Be a link's socket: a connection of `websockets` that hands messages over as they come.
 
-    def __init__(self, connection: ClientConnection) -> None:
-        """Move messages over ``connection``."""
-        self._connection = connection
+    Its own way, a queue and a task that reads it, costs every message another turn of the loop.
+    """
 
-    async def send(self, message: bytes) -> None:
+    _receive: Callable[[bytes], None] | None = None
+    _resume: Callable[[], None] | None = None
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Take what `websockets.connect` gives."""
+        super().__init__(*args, **settings)
+        self._early: list[bytes] = []
+        self._parts: list[bytes] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the transport's buffer is full."""
+        return self.paused
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Hand over what came already and what comes from now on."""
+        self._receive, self._resume = receive, resume
+        early, self._early = self._early, []
+        for message in early:
+            receive(message)
+
+    def write(self, message: bytes) -> None:
         """Send one message. Raises SocketClosed."""
-        try:
-            await self._connection.send(message)
-        except ConnectionClosed:
-            raise SocketClosed from None
-
-    async def receive(self) -> bytes:
-        """Return the next message. Raises SocketClosed."""
-        try:
-            message = await self._connection.recv()
-        except ConnectionClosed:
-            raise SocketClosed from None
-        if isinstance(message, str):
+        if self.state is not State.OPEN:
             raise SocketClosed
-        return message
+        self.protocol.send_binary(message)
+        self.send_data()
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._connection.transport.abort()
+        self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """Tell the link that the buffer has room again."""
+        super().resume_writing()
+        if self._resume is not None:
+            self._resume()
+
+    def process_event(self, event: Any) -> None:
+        """Put messages together and hand them over; leave the rest to `websockets`."""
+        if self.response is not None and event.opcode is Opcode.TEXT:  # which no bridge sends
+            self.abort()
+            return
+        if self.response is None or event.opcode not in (Opcode.BINARY, Opcode.CONT):
+            super().process_event(event)
+            return
+        self._parts.append(event.data)
+        if not event.fin:
+            return
+        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        if self._receive is None:
+            self._early.append(message)
+        else:
+            self._receive(message)
 
 
 @asynccontextmanager
@@ -88,6 +125,7 @@ async def dial(
     try:
         connection = await connect(
             socket_url(access.url),
+            create_connection=DialedSocket,
             additional_headers=_headers(access, credentials),
             ssl=context,
             compression=None,
@@ -104,7 +142,8 @@ async def dial(
             f"cannot reach {access.url}: {error or type(error).__name__}"
         ) from error
     async with connection:
-        yield DialedSocket(connection), _answer(connection)
+        assert isinstance(connection, DialedSocket)
+        yield connection, _answer(connection)
 
 
 def socket_url(url: str) -> str:

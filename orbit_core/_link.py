@@ -5,16 +5,16 @@ again on the next socket, so that a cut in the network costs time and nothing el
 while the socket is busy travel together; an idle socket sends at once.
 """
 
+import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
 from ._frames import (
@@ -33,6 +33,7 @@ from ._frames import (
     unpack_response,
 )
 from ._stream import Stream
+from ._tasks import Starter
 from .errors import InternalError, OrbitError, TooManyCalls
 from .models import Principal, Role
 from .web import ResponseAborted
@@ -64,14 +65,23 @@ class SocketClosed(Exception):
 
 
 class Socket(Protocol):
-    """Move whole messages."""
+    """Move whole messages, without waiting and without a task of its own."""
 
-    async def send(self, message: bytes) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the socket has enough to send: what is written now only waits."""
+        ...
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Call ``receive`` with each message, and ``resume`` when the socket is no longer busy."""
+        ...
+
+    def write(self, message: bytes) -> None:
         """Send one message. Raises SocketClosed."""
         ...
 
-    async def receive(self) -> bytes:
-        """Return the next message. Raises SocketClosed."""
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
         ...
 
     def abort(self) -> None:
@@ -89,7 +99,7 @@ class Link:
     """
 
     def __init__(
-        self, app: ASGIApp, group: TaskGroup, control: ControlHandler, *, first_id: int
+        self, app: ASGIApp, group: Starter, control: ControlHandler, *, first_id: int
     ) -> None:
         """Serve calls with ``app`` in ``group``; ``control`` hears the kinds that are no calls.
 
@@ -102,7 +112,9 @@ class Link:
         self.streams: dict[int, Stream] = {}
         self.served: dict[int, Stream] = {}
         self._socket: Socket | None = None
-        self._wake = anyio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._stall: asyncio.TimerHandle | None = None
+        self._is_scheduled = False
         self._room = anyio.Event()
         self._flushed = anyio.Event()
         self._start_over()
@@ -137,24 +149,21 @@ class Link:
             self._break(socket, error)
             return
         self._resend = len(self._unacknowledged)
-        self._told = -1
+        self._note_told()
         self._socket = socket
-        self._wake.set()
+        socket.listen(partial(self._receive, socket), partial(self._resume, socket))
+        self._schedule()
         try:
-            async with anyio.create_task_group() as group:
-                writing = anyio.CancelScope()
-                group.start_soon(self._write, socket, writing)
-                await self._read(socket)
-                writing.cancel()
+            await socket.wait_closed()
         finally:
             if self._socket is socket:
-                self._socket = None
+                self._detach()
 
     def cut(self) -> None:
         """Leave the present socket, if any; the link stays."""
         if self._socket is not None:
             self._socket.abort()
-            self._socket = None
+            self._detach()
 
     def reset(self, error: OrbitError) -> None:
         """Begin a new link: every call in flight ends with ``error``, nothing is sent again."""
@@ -182,7 +191,7 @@ class Link:
         self._queue.append(frame_header(kind, stream, len(payload), fin=fin))
         self._queue.append(payload)
         self._queued += len(payload) + 16
-        self._wake.set()
+        self._schedule()
 
     def send_event(self, payload: bytes) -> bool:
         """Queue a notification, unless too much waits already."""
@@ -220,24 +229,45 @@ class Link:
     def _is_ours(self, stream: int) -> bool:
         return stream % 2 == self._first_id % 2
 
-    async def _write(self, socket: Socket, scope: anyio.CancelScope) -> None:
-        try:
-            with scope:
-                while True:
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
-                    await self._drain(socket)
-                    self._flushed.set()
-        except TimeoutError:
-            logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
-            socket.abort()
-        except SocketClosed:
-            pass
+    def _detach(self) -> None:
+        self._socket = None
+        self._end_stall()
+        self._flushed.set()
 
-    async def _drain(self, socket: Socket) -> None:
-        while self._socket is socket and (message := self._next_message()) is not None:
-            with anyio.fail_after(STALL):
-                await socket.send(message)
+    def _schedule(self) -> None:
+        """Send in the next turn of the loop: what comes until then travels along."""
+        if not self._is_scheduled and self._socket is not None:
+            self._is_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._is_scheduled = False
+        socket = self._socket
+        if socket is None:
+            return
+        try:
+            while not socket.is_busy and (message := self._next_message()) is not None:
+                socket.write(message)
+        except SocketClosed:
+            return
+        if not self._queue:
+            self._flushed.set()
+        if socket.is_busy and self._stall is None:
+            self._stall = self._loop.call_later(STALL, self._cut_stalled, socket)
+
+    def _resume(self, socket: Socket) -> None:
+        if self._socket is socket:
+            self._end_stall()
+            self._drain()
+
+    def _cut_stalled(self, socket: Socket) -> None:
+        logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
+        socket.abort()
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _next_message(self) -> bytes | None:
         if self._resend:
@@ -271,14 +301,11 @@ class Link:
         self._told = self.received
         self._received_bytes = 0
 
-    async def _read(self, socket: Socket) -> None:
+    def _receive(self, socket: Socket, message: bytes) -> None:
+        if self._socket is not socket:
+            return
         try:
-            while self._socket is socket:
-                message = await socket.receive()
-                if self._socket is socket:
-                    self._take(message)
-        except SocketClosed:
-            pass
+            self._take(message)
         except ProtocolError as error:
             self._break(socket, error)
 
@@ -298,7 +325,7 @@ class Link:
             self.received += 1
             self._received_bytes += len(message)
             if self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES:
-                self._wake.set()
+                self._schedule()
 
     def _acknowledge(self, count: int) -> None:
         if count > self._acknowledged + len(self._unacknowledged):

@@ -3,9 +3,8 @@
 from starlette.types import Receive, Scope, Send
 
 from ._frames import LINK_VERSION
-from ._link import SocketClosed
 from ._registry import Applicant, Registry
-from ._server import Connection
+from ._server import SocketProtocol
 from .auth import ANYBODY, Authenticator
 from .errors import BadRequest, Forbidden, OrbitError, UnknownRoute
 from .models import RESERVED_NAMES, Role, check_name
@@ -44,7 +43,7 @@ class Registrar:
             headers.append((RECEIVED, str(member.link.received)))
         encoded = [(name.encode(), value.encode()) for name, value in headers]
         await send({"type": "websocket.accept", "headers": encoded})
-        socket = _AsgiSocket(scope["orbit.connection"], receive, send)
+        socket: SocketProtocol = scope["orbit.socket"]
         await self._registry.carry(member, socket, received if resumed else 0)
         socket.abort()
 
@@ -94,28 +93,3 @@ async def _refuse(error: OrbitError, send: Send) -> None:
         }
     )
     await send({"type": "websocket.http.response.body", "body": bytes(reply.body)})
-
-
-class _AsgiSocket:
-    """Be a link's socket on an ASGI WebSocket."""
-
-    def __init__(self, connection: Connection, receive: Receive, send: Send) -> None:
-        self._connection = connection
-        self._receive = receive
-        self._send = send
-
-    async def send(self, message: bytes) -> None:
-        try:
-            await self._send({"type": "websocket.send", "bytes": message})
-        except OSError:
-            raise SocketClosed from None
-
-    async def receive(self) -> bytes:
-        message = await self._receive()
-        body = message.get("bytes")
-        if message["type"] != "websocket.receive" or body is None:
-            raise SocketClosed
-        return bytes(body)
-
-    def abort(self) -> None:
-        self._connection.abort()

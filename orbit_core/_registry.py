@@ -8,12 +8,12 @@ from functools import partial
 
 import anyio
 import attrs
-from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from ._codec import from_wire, to_data
 from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
 from ._link import Link, Socket
+from ._tasks import Starter
 from ._wire_events import unpack_event
 from .errors import (
     DeadlineExceeded,
@@ -95,15 +95,15 @@ class Member:
 class Registry:
     """Register endpoints, find their links, and announce changes, coalesced."""
 
-    def __init__(self, deliver: Deliver, grace: float, group: TaskGroup) -> None:
-        """Pass the endpoints' notifications to ``deliver`` and run their links in ``group``.
+    def __init__(self, deliver: Deliver, grace: float, tasks: Starter) -> None:
+        """Pass the endpoints' notifications to ``deliver`` and run their calls as ``tasks``.
 
         ``grace`` is the seconds that an endpoint without a socket stays ``suspect``.
         """
         self._app: Callable[[Principal], ASGIApp]
         self._deliver = deliver
         self._grace = grace
-        self._group = group
+        self._tasks = tasks
         self._members: dict[str, Member] = {}
         self._changed: set[str] = set()
         self._change = anyio.Event()
@@ -195,7 +195,7 @@ class Registry:
         member = Member(applicant, resume_key)
         principal = Principal(applicant.owner, Role.ENDPOINT, applicant.token_id, applicant.name)
         member.link = Link(
-            self._app(principal), self._group, partial(self._hear, member), first_id=2
+            self._app(principal), self._tasks, partial(self._hear, member), first_id=2
         )
         self._members[member.name] = member
         return member
@@ -207,7 +207,7 @@ class Registry:
             case Kind.EVENT:
                 self._event(member, payload)
             case Kind.SHUTDOWN:
-                self._group.start_soon(self._leave, member)
+                self._tasks.start_soon(self._leave, member)
 
     def _welcome(self, member: Member, payload: memoryview) -> None:
         try:

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ._frames import SOCKET_LIMIT
+from ._link import SocketClosed
 from .config import BridgeConfig, check_private
 from .errors import ConfigError
 
@@ -113,13 +114,77 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """Give every WebSocket its connection."""
+    """Be a link's socket: hand messages over as they come, once somebody listens.
+
+    The way through ASGI costs every message a queue, a task's turn and two system calls.
+    """
+
+    _receive: Callable[[bytes], None] | None = None
+    _resume: Callable[[], None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the transport's buffer is full."""
+        return not self.writable.is_set()
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Hand over what came already and what comes from now on."""
+        self._receive, self._resume = receive, resume
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if message["type"] == "websocket.receive":
+                self._hand_over(message.get("bytes"))
+            else:
+                self.queue.put_nowait(message)
+                break
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def write(self, message: bytes) -> None:
+        """Send one message. Raises SocketClosed."""
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise SocketClosed
+        self.conn.send_binary(message)
+        for data in self.conn.data_to_send():
+            self.transport.write(data)
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer is gone."""
+        while (await self.queue.get())["type"] != "websocket.disconnect":
+            pass
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """Tell the link that the buffer has room again."""
+        super().resume_writing()
+        if self._resume is not None:
+            self._resume()
 
     def handle_connect(self, event: Any) -> None:
-        """Put the connection where the application finds it."""
+        """Put the socket where the application finds it."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
-            self.scope["orbit.connection"] = Connection(self.transport)  # type: ignore[typeddict-unknown-key]
+            self.scope["orbit.socket"] = self  # type: ignore[typeddict-unknown-key]
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message over, or keep it until somebody listens."""
+        if self._receive is None:
+            super().send_receive_event_to_app()
+            return
+        message = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        self._hand_over(None if self.curr_msg_data_type == "text" else message)
+
+    def _hand_over(self, message: bytes | None) -> None:
+        assert self._receive is not None
+        if message is None:  # text, which no endpoint sends
+            self.abort()
+        else:
+            self._receive(message)
 
 
 class _Server(uvicorn.Server):

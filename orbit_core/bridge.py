@@ -1,6 +1,7 @@
 """Be the public hub: let endpoints in, relay requests to them, fan notifications out."""
 
 import logging
+import math
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,13 +20,15 @@ from ._events import EventRing
 from ._host import PluginHost, open_host
 from ._metrics import BridgeCollector
 from ._proxy import Proxy
+from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
 from ._server import Connection, check_exposure, serve
+from ._tasks import open_light_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
-from .errors import BadRequest, Forbidden, OrbitError
+from .errors import BadRequest, Forbidden, OrbitError, TooManyRequests
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
 from .web import Site, error_reply
@@ -37,6 +40,16 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
 
 TOKEN_SWEEP = 1.0
 """Seconds between looks for expired tokens."""
+
+BURST = 1.0
+"""Seconds' worth of requests that a caller may make at once."""
+
+PACED = 0.02
+"""Seconds for which a request over the rate may wait for its turn; later ones are refused."""
+
+REFUSED = 0.1
+"""Seconds for which such a refusal is held back: who does not wait as asked is slowed all the same.
+"""
 
 
 class FanOut:
@@ -74,6 +87,8 @@ class Bridge:
         self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
         self.collector = BridgeCollector(registry, self.proxy, self.ring)
         self.listeners: dict[Connection, str] = {}
+        self._callers = RateLimit(config.rate_limit or math.inf, BURST)
+        self._warnings = RateLimit(1 / 60, 0)
         self._registrar = Registrar(registry, self.authenticator)
         self._site: Site | None = None
 
@@ -91,6 +106,14 @@ class Bridge:
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose principal is known."""
+        caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
+        wait = self._callers.take(caller, PACED)
+        if wait > PACED:
+            await anyio.sleep(REFUSED)
+            await error_reply(self._too_many(caller, wait))(scope, receive, send)
+            return
+        if wait:
+            await anyio.sleep(wait)
         if not scope["path"].startswith("/"):
             error = BadRequest(f"{scope['path']!r} is no path: it must begin with a slash")
             await error_reply(error)(scope, receive, send)
@@ -143,12 +166,19 @@ class Bridge:
             if owner == token_id:
                 connection.abort()
 
+    def _too_many(self, caller: str, wait: float) -> OrbitError:
+        if not self._warnings.take(caller):
+            logger.warning("%s asks too often: answering 429", caller)
+        return TooManyRequests(
+            f"you make more than {self.config.rate_limit:g} requests a second: wait",
+            retry_after=wait,
+        )
+
     def _principal(self, scope: Scope) -> Principal:
-        address = scope["client"][0] if scope["client"] else ""
         if not self.authenticator.enabled:
             _check_host(scope, self.config)
         try:
-            principal = self.authenticator.principal(scope["headers"], address)
+            principal = self.authenticator.principal(scope["headers"], _address(scope))
         except OrbitError:
             if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
                 return _NOBODY
@@ -167,6 +197,10 @@ def topology_entry(info: EndpointInfo) -> dict[str, Any]:
         "endpoint": {"role": info.role, "liveness": info.liveness},
         "plugins": to_data(info.plugins),
     }
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope["client"] else ""
 
 
 def _check_host(scope: Scope, config: BridgeConfig) -> None:
@@ -192,11 +226,12 @@ async def open_bridge(
     host_info = HostInfo(HostRole.BRIDGE)
     async with (
         open_host("bridge", host_info, state_dir) as host,
+        open_light_tasks() as calls,
         anyio.create_task_group() as group,
     ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
-        registry = Registry(host.hooks.notify, config.grace, group)
+        registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
         await _first_token(tokens, state_dir)

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from ._codec import from_wire, to_data
 from ._dial import Answer, Credentials, dial, pause, socket_url
@@ -18,6 +17,7 @@ from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
 from ._registry import Hello
+from ._tasks import Starter, open_light_tasks
 from ._transport import LinkTransport, trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
@@ -65,7 +65,7 @@ class Uplink:
 class Endpoint:
     """Be one endpoint: its plugins, its link and its view of the topology."""
 
-    def __init__(self, name: str, access: Access, host: PluginHost, group: TaskGroup) -> None:
+    def __init__(self, name: str, access: Access, host: PluginHost, calls: Starter) -> None:
         """Belong to the bridge that ``access`` names; `open_endpoint` makes one."""
         self.name = name
         self.access = access
@@ -79,7 +79,7 @@ class Endpoint:
         self._resume_key = self._key_file.read_text() if self._key_file.exists() else None
         self._started = time.monotonic()
         self._has_linked = False
-        self.link = Link(self._serve, group, self._hear, first_id=1)
+        self.link = Link(self._serve, calls, self._hear, first_id=1)
         self._site = host.site()
 
     def open_site(self) -> None:
@@ -198,8 +198,12 @@ async def open_endpoint(
     if socket_url(access.url).startswith("wss:"):
         trust(access.cert)
     state_dir = config.state_dir or state_home() / name
-    async with open_host(name, host, state_dir) as plugin_host, anyio.create_task_group() as group:
-        endpoint = Endpoint(name, access, plugin_host, group)
+    async with (
+        open_host(name, host, state_dir) as plugin_host,
+        open_light_tasks() as calls,
+        anyio.create_task_group() as group,
+    ):
+        endpoint = Endpoint(name, access, plugin_host, calls)
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
             await plugin_host.load(
                 config.plugins, settings=settings or {}, hub=hub, available=available

@@ -65,7 +65,7 @@ def handshake(deployment, token, path="/register", **changes):
         headers[name.replace("_", "-")] = value
     given = {name: value for name, value in headers.items() if value is not None}
     url = deployment.url.replace("http", "ws") + path
-    return connect(url, additional_headers=given, compression=None)
+    return connect(url, additional_headers=given, compression=None, create_connection=DialedSocket)
 
 
 async def refused(deployment, token, **changes):
@@ -451,7 +451,7 @@ async def test_an_endpoint_that_does_not_describe_its_plugins_is_listed_without(
             handshake(deployment, token) as joined,
             opened(deployment, await deployment.token(ADMIN)) as client,
         ):
-            group.start_soon(link.run, DialedSocket(joined), 0)
+            group.start_soon(link.run, joined, 0)
             await until(lambda: "other" in deployment.bridge.registry.topology())
             document = (await client.post("/endpoint/list")).json()["data"]
             assert "other" in document["endpoints"]
@@ -492,7 +492,7 @@ async def joined_by_hand(deployment):
 
         link = Link(silent, group, lambda kind, payload: None, first_id=1)
         async with handshake(deployment, token) as joined:
-            group.start_soon(link.run, DialedSocket(joined), 0)
+            group.start_soon(link.run, joined, 0)
             yield link
             group.cancel_scope.cancel()
 

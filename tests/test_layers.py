@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks",
+    "errors models _tasks _rates",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
@@ -87,7 +87,7 @@ def test_imports_stand_at_the_top_and_not_for_type_checkers_only(path):
     ]
 
     assert not inner
-    assert "TYPE_CHECKING" not in path.read_text()
+    assert path == CORE / "__init__.py" or "TYPE_CHECKING" not in path.read_text()
 
 
 @pytest.mark.parametrize("path", PLUGIN_FILES, ids=place)

@@ -1,3 +1,4 @@
+import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
@@ -41,35 +42,39 @@ class Wire:
     def __init__(self, size=100):
         self.size = size
         self.waiting = []
-        self.event = anyio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.closed = anyio.Event()
         self.is_closed = False
-        self.peer = None
+        self.peer = self.receive = self.resume = None
 
-    async def send(self, message):
-        while len(self.peer.waiting) >= self.size and not self.is_closed:
-            self.peer.event = anyio.Event()
-            await self.peer.event.wait()
+    @property
+    def is_busy(self):
+        return len(self.peer.waiting) >= self.size
+
+    def listen(self, receive, resume):
+        self.receive, self.resume = receive, resume
+        self.loop.call_soon(self.deliver)
+
+    def write(self, message):
         if self.is_closed:
             raise SocketClosed
         self.peer.waiting.append(bytes(message))
-        self.peer.event.set()
-        await anyio.lowlevel.checkpoint()
+        self.loop.call_soon(self.peer.deliver)
 
-    async def receive(self):
-        while not self.waiting and not self.is_closed:
-            self.event = anyio.Event()
-            await self.event.wait()
-        if self.is_closed:
-            raise SocketClosed
-        message = self.waiting.pop(0)
-        self.event.set()
-        await anyio.lowlevel.checkpoint()
-        return message
+    def deliver(self):
+        while self.receive is not None and self.waiting and not self.is_closed:
+            was_busy = self.peer.is_busy
+            self.receive(self.waiting.pop(0))
+            if was_busy and not self.peer.is_busy and self.peer.resume is not None:
+                self.peer.resume()
+
+    async def wait_closed(self):
+        await self.closed.wait()
 
     def abort(self):
         for wire in (self, self.peer):
             wire.is_closed = True
-            wire.event.set()
+            wire.closed.set()
 
 
 def wires(size=100):

@@ -8,13 +8,14 @@ from typing import Any
 import anyio
 import attrs
 import httpx
+import orbit_psij.plugin  # here, since an import reads files, which blocks
 import pytest
 from blockbuster import blockbuster_ctx
 
 from orbit_core.models import Notification, Principal
 from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
 
-TARGET = "orbit_psij.plugin:PSIJPlugin"
+TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
 PATIENCE = 20.0
 
 

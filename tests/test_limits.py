@@ -1,0 +1,88 @@
+import httpx
+import pytest
+
+from orbit_core._rates import RateLimit
+from orbit_core.config import BridgeConfig
+from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+
+pytestmark = pytest.mark.anyio
+
+PROBE = "tests.probe_plugin:ProbePlugin"
+ONE_IN_A_LONG_TIME = 0.001
+
+
+@pytest.fixture
+async def deployment(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], rate_limit=ONE_IN_A_LONG_TIME)
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
+        yield found
+
+
+async def opened(deployment, principal):
+    headers = {"Authorization": f"Bearer {await deployment.token(principal)}"}
+    return httpx.AsyncClient(base_url=deployment.url, headers=headers)
+
+
+def fault(reply):
+    document = reply.json()
+    assert document["error"] is True
+    assert document["status_code"] == reply.status_code
+    return reply.status_code, document["code"], document["detail"]
+
+
+TOO_MANY = (429, "too_many_requests", "you make more than 0.001 requests a second: wait")
+
+
+async def test_a_caller_over_its_rate_is_told_to_wait_and_nobody_else_is(deployment, caplog):
+    async with await opened(deployment, ALICE) as alice, await opened(deployment, BOB) as bob:
+        first = await alice.get("/node/probe/echo")
+        refused = [await alice.get(path) for path in ("/node/probe/echo", "/endpoints")]
+        other = await bob.get("/node/probe/echo")
+    assert (first.status_code, other.status_code) == (200, 200)
+    assert [fault(reply) for reply in refused] == [TOO_MANY, TOO_MANY]
+    assert 998 <= int(refused[0].headers["Retry-After"]) <= 1000
+    assert caplog.text.count("alice asks too often: answering 429") == 1
+
+
+async def test_all_tokens_and_cookies_of_an_owner_share_its_rate(deployment):
+    async with await opened(deployment, ALICE) as client:
+        await client.post("/auth")
+        del client.headers["Authorization"]
+        assert fault(await client.get("/auth")) == TOO_MANY
+
+
+async def test_who_shows_no_token_is_counted_by_address(deployment):
+    async with (
+        httpx.AsyncClient(base_url=deployment.url) as here,
+        httpx.AsyncClient(
+            base_url=deployment.url, transport=httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+        ) as there,
+    ):
+        replies = [await here.get("/health"), await here.get("/health"), await there.get("/health")]
+    assert [reply.status_code for reply in replies] == [200, 429, 200]
+
+
+async def test_an_endpoints_own_calls_are_counted_apart_from_its_owners(deployment):
+    async with await opened(deployment, ALICE) as alice:
+        hub = deployment.endpoints["node"].host.plugins.served["probe"].plugin.context.hub
+        replies = [await hub.http.get("/endpoints") for _ in range(2)]
+        assert [reply.status_code for reply in replies] == [200, 429]
+        assert (await alice.get("/endpoints")).status_code == 200
+
+
+async def test_a_request_just_over_the_rate_waits_for_its_turn(deployment):
+    turns = RateLimit(100, 0)
+    turns._clock = lambda: 1000.0
+    deployment.bridge._callers = turns
+    async with await opened(deployment, ADMIN) as admin:
+        replies = [await admin.get("/endpoints") for _ in range(4)]
+    assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
+
+
+async def test_without_a_limit_nobody_is_refused(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], rate_limit=0)
+    async with open_deployment(tmp_path, config=config) as deployment:
+        deployment.bridge._callers._clock = lambda: 1000.0
+        async with await opened(deployment, ADMIN) as admin:
+            replies = [await admin.get("/endpoints") for _ in range(20)]
+    assert {reply.status_code for reply in replies} == {200}
