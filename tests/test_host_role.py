@@ -47,12 +47,11 @@ async def test_beside_a_scheduler_that_answers_the_host_is_for_logins(host, comm
     assert await detect_host() == HostInfo(HostRole.LOGIN, scheduler, scheduler, None, PYTHON)
 
 
-async def test_a_scheduler_that_only_fails_does_not_count(host, caplog):
+async def test_a_scheduler_that_only_fails_does_not_count(host):
     install(host, "sinfo", "#!/bin/sh\necho no controller >&2; exit 1\n")
     install(host, "qstat", "#!/bin/sh\nexit 0\n")
 
     assert (await detect_host()).scheduler == "pbs"
-    assert "slurm is installed but does not answer: sinfo: no controller" in caplog.text
 
 
 async def test_a_scheduler_that_cannot_be_started_is_logged(host, caplog):

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import anyio.to_thread
 
 from .commands import DEADLINE, Output
-from .errors import InvalidJobId, SchedulerUnavailable, UnknownBatchJob
+from .errors import InvalidJobId, UnknownBatchJob
 from .models import JobAllocation, JobReport, JobState
 
 Family = Literal["slurm", "pbs", "none"]
@@ -62,14 +62,12 @@ class BatchSystem(ABC):
     async def detect(self) -> bool:
         """Tell whether the scheduler answers here: a binary on ``PATH`` is not enough.
 
-        Raises SchedulerUnavailable if it is installed but does not answer.
+        Raises SchedulerUnavailable if it should, but is down or too slow; one that is installed
+        without being set up is just not there.
         """
         if await anyio.to_thread.run_sync(shutil.which, self.probe[0]) is None:
             return False
-        done = await self.run(*self.probe)
-        if done.status:
-            raise SchedulerUnavailable(f"{self.probe[0]}: {done.complaint}")
-        return True
+        return (await self.run(*self.probe)).status == 0
 
     def in_allocation(self) -> bool:
         """Tell whether this process runs in a batch job."""
