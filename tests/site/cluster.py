@@ -19,6 +19,16 @@ from .pbs import install_commands
 from .settings import ACCOUNTS, NODES, PASSWORD, USER, Ports, write_settings
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")
+_AS_MYSQL = (
+    "setpriv",
+    "--reuid=mysql",
+    "--regid=mysql",
+    "--clear-groups",
+    "--pdeathsig=TERM",
+    "--",
+)
+"""MariaDB would change its user itself, and thereby no longer end with whoever started it."""
+
 _FOLDERS = ("etc", "log", "munge", "state", "spool", "database", "jobs", "pbs")
 
 
@@ -131,7 +141,7 @@ class Cluster:
         if made.returncode:
             raise RuntimeError(f"mariadb-install-db failed: {made.stdout}{made.stderr}")
         self._daemons.start(
-            "mariadbd", "/usr/sbin/mariadbd", "--no-defaults", "--user=mysql", f"--datadir={home}",
+            "mariadbd", *_AS_MYSQL, "/usr/sbin/mariadbd", "--no-defaults", f"--datadir={home}",
             f"--socket={home}/socket", f"--pid-file={home}/pid", "--bind-address=127.0.0.1",
             f"--port={self._ports.database}", "--innodb-buffer-pool-size=64M",
             "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0",
