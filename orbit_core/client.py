@@ -27,6 +27,7 @@ from .errors import (
     TooManyRequests,
     Unavailable,
     UnknownRoute,
+    reason_of,
 )
 from .plugin_client import Callback, PluginClient, error_of
 
@@ -178,7 +179,7 @@ class AsyncBridgeClient:
         try:
             response = await self.http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
-            raise ConnectionLost(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ConnectionLost(f"{method} {path}: {reason_of(error)}") from error
         if response.status_code >= 400:
             raise error_of(response)
         try:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from .errors import ConnectionLost, OrbitError
+from .errors import ConnectionLost, OrbitError, reason_of
 
 Callback = Callable[[str, str, str, Any], Any]
 
@@ -177,9 +177,7 @@ _PATIENT = httpx.Timeout(30.0, read=None)
 
 
 def _broken(error: httpx.TransportError) -> ConnectionLost:
-    return ConnectionLost(
-        f"the connection broke during the reply: {str(error) or type(error).__name__}"
-    )
+    return ConnectionLost(f"the connection broke during the reply: {reason_of(error)}")
 
 
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:

@@ -265,6 +265,13 @@ async def test_what_is_no_use_to_repeat_is_a_lost_connection(failure, method, pa
     assert inner.calls == 1
 
 
+async def test_a_lost_connection_without_words_is_called_by_its_name():
+    inner = Failing(httpx.ReadTimeout(""))
+    async with AsyncBridgeClient.over(inner, "http://x") as client:
+        with pytest.raises(ConnectionLost, match=r"^GET /endpoints: ReadTimeout$"):
+            await client.request("GET", "/endpoints")
+
+
 async def test_a_busy_answer_is_returned_when_patience_is_over():
     inner = Failing(httpx.Response(429, headers={"Retry-After": "60"}))
     assert (await sent(inner, "GET", 1.0)).status_code == 429
