@@ -25,6 +25,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.anyio
 
 PROBE = "tests.probe_plugin:ProbePlugin"
+NOTES = "tests.notes_plugin:NotesPlugin"
 
 
 @pytest.fixture
@@ -348,6 +349,22 @@ async def test_a_blocking_stream_that_fails_raises_its_error(deployment):
             list(plugin.stream("nothing"))
 
     await blocking(deployment, work)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [({}, 0), ({"sid": "mine"}, 1), ({"lifetime": "persistent"}, 1)],
+    ids=["opened", "attached", "persistent"],
+)
+async def test_a_session_ends_with_a_blocking_client_that_opened_it(deployment, settings, left):
+    def work(client):
+        notes = client.get_endpoint_client("desk").get_plugin("notes", **settings)
+        assert len(notes.get("list_sessions")["sessions"]) == 1
+        notes.close()
+        return notes.get("list_sessions")["sessions"]
+
+    async with deployment.endpoint("desk", [NOTES]):
+        assert len(await blocking(deployment, work)) == left
 
 
 async def test_closing_a_blocking_client_twice_does_nothing(deployment):
