@@ -53,7 +53,7 @@ ACK_MESSAGES = 32
 ACK_BYTES = 256 * 1024
 """Messages or bytes received after which an acknowledgement is sent even if nothing else is."""
 
-ACK_DELAY = 1.0
+ACK_DELAY = 0.2
 """Seconds after which even a single message is acknowledged, so that its sender can forget it."""
 
 STALL = 10.0
