@@ -18,6 +18,7 @@ import httpx
 from anyio.abc import TaskGroup
 from httpx_sse import SSEError, aconnect_sse
 
+from ._guard import outlive
 from ._transport import RetryTransport, trust
 from .config import resolve_access
 from .errors import (
@@ -361,12 +362,10 @@ class AsyncBridgeClient:
                     await self._call(notify, *found, event.data["data"])
 
     async def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        try:
+        with outlive(logger, "the callback %r failed", callback):
             if self.callbacks_in_threads:
                 await anyio.to_thread.run_sync(lambda: callback(*arguments))
             else:
                 result = callback(*arguments)
                 if inspect.isawaitable(result):
                     await result
-        except Exception:  # a user's callback may fail in any way
-            logger.exception("a callback failed")

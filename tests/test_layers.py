@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks _rates",
+    "errors models _tasks _guard _rates",
     "_codec _store _lock _frames _session _lifetimes",
     "values config context _wire_events web auth _idempotency plugin_client _stream",
     "hookspecs sessions _link _events _server _watchdog host_role",
