@@ -12,6 +12,7 @@ from orbit_core.bridge import open_bridge
 from orbit_core.config import BridgeConfig, EndpointConfig
 from orbit_core.endpoint import open_endpoint
 from orbit_core.models import HostInfo, HostRole
+from orbit_core.plugins import installed
 
 
 async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | None) -> None:
@@ -23,9 +24,12 @@ async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | 
 
 async def _endpoint(url: str, name: str, state: Path | None, token: str, cert: Path | None) -> None:
     plugin = EntryPoint("load", "plugin_under_load:PLUGIN", "orbit.plugins")
-    config = EndpointConfig(name=name, url=url, state_dir=state, cert=cert, plugins=["load"])
+    config = EndpointConfig(
+        name=name, url=url, state_dir=state, cert=cert, plugins=["load", "psij"]
+    )
+    available = {**installed(), "load": plugin}
     host = HostInfo(HostRole.STANDALONE)
-    async with open_endpoint(config, host, token=token, available={"load": plugin}) as endpoint:
+    async with open_endpoint(config, host, token=token, available=available) as endpoint:
         await endpoint.stopped.wait()
 
 

@@ -20,7 +20,7 @@ from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
 from ._server import PING_INTERVAL, PING_TIMEOUT
 from ._transport import trust
 from .config import Access
-from .errors import ConfigError, ConnectionLost, OrbitError
+from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 from .plugin_client import document_error
 
 logger = logging.getLogger(__name__)
@@ -138,9 +138,7 @@ async def dial(
     except InvalidStatus as error:
         raise refusal(error) from None
     except (OSError, WebSocketException, TimeoutError) as error:
-        raise ConnectionLost(
-            f"cannot reach {access.url}: {error or type(error).__name__}"
-        ) from error
+        raise ConnectionLost(f"cannot reach {access.url}: {reason_of(error)}") from error
     async with connection:
         assert isinstance(connection, DialedSocket)
         yield connection, _answer(connection)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
+from ._guard import outlive
 from ._hooks import Hooks, open_hooks
 from ._store import Store, open_store
 from ._tasks import open_tasks
@@ -150,10 +151,8 @@ class PluginHost:
     async def _guarded(
         self, name: str, function: Callable[..., Awaitable[None]], *args: Any
     ) -> None:
-        try:
+        with outlive(logger, "plugin %s failed in the background", name):
             await function(*args)
-        except Exception:  # a plugin's background task may fail in any way
-            logger.exception("plugin %s failed in the background", name)
 
 
 def _make_private(directory: Path) -> None:

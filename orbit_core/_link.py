@@ -53,6 +53,9 @@ ACK_MESSAGES = 32
 ACK_BYTES = 256 * 1024
 """Messages or bytes received after which an acknowledgement is sent even if nothing else is."""
 
+ACK_DELAY = 0.2
+"""Seconds after which even a single message is acknowledged, so that its sender can forget it."""
+
 STALL = 10.0
 """Seconds that a socket may take to accept a message before it is cut."""
 
@@ -115,6 +118,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._stall: asyncio.TimerHandle | None = None
         self._is_scheduled = False
+        self._late: asyncio.TimerHandle | None = None
         self._room = anyio.Event()
         self._flushed = anyio.Event()
         self._start_over()
@@ -131,6 +135,7 @@ class Link:
         self.received = 0
         self._received_bytes = 0
         self._told = 0
+        self._is_late = False
 
     @property
     def is_attached(self) -> bool:
@@ -292,14 +297,24 @@ class Link:
         return message
 
     def _acknowledgement(self) -> bytes | None:
-        if self.received - self._told < ACK_MESSAGES and self._received_bytes < ACK_BYTES:
+        if not (self._is_late or self._owes_acknowledgement()):
             return None
         self._note_told()
         return message_header(self.received)
 
+    def _owes_acknowledgement(self) -> bool:
+        return self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES
+
     def _note_told(self) -> None:
         self._told = self.received
         self._received_bytes = 0
+        self._is_late = False
+
+    def _be_late(self) -> None:
+        self._late = None
+        if self.received > self._told:
+            self._is_late = True
+            self._schedule()
 
     def _receive(self, socket: Socket, message: bytes) -> None:
         if self._socket is not socket:
@@ -324,8 +339,10 @@ class Link:
         if not empty:
             self.received += 1
             self._received_bytes += len(message)
-            if self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES:
+            if self._owes_acknowledgement():
                 self._schedule()
+            elif self._late is None:
+                self._late = self._loop.call_later(ACK_DELAY, self._be_late)
 
     def _acknowledge(self, count: int) -> None:
         if count > self._acknowledged + len(self._unacknowledged):

@@ -11,7 +11,7 @@ import httpx
 from ._frames import RequestHead
 from ._link import Link
 from ._stream import Stream
-from .errors import ConfigError, ConnectionLost, OrbitError
+from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
@@ -63,7 +63,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
                 again = repeatable or isinstance(error, httpx.ConnectError)
                 if not again or time.monotonic() + pause > give_up or _is_certificate_fault(error):
                     raise ConnectionLost(
-                        f"{request.method} {request.url}: {_reason(error)}"
+                        f"{request.method} {request.url}: {reason_of(error)}"
                     ) from error
             await anyio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -80,10 +80,6 @@ def _retry_after(response: httpx.Response) -> float:
 
 def _is_certificate_fault(error: httpx.TransportError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
-
-
-def _reason(error: httpx.TransportError) -> str:
-    return str(error) or type(error).__name__
 
 
 class LinkTransport(httpx.AsyncBaseTransport):

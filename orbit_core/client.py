@@ -18,6 +18,7 @@ import httpx
 from anyio.abc import TaskGroup
 from httpx_sse import SSEError, aconnect_sse
 
+from ._guard import outlive
 from ._transport import RetryTransport, trust
 from .config import resolve_access
 from .errors import (
@@ -27,6 +28,7 @@ from .errors import (
     TooManyRequests,
     Unavailable,
     UnknownRoute,
+    reason_of,
 )
 from .plugin_client import Callback, PluginClient, error_of
 
@@ -178,7 +180,7 @@ class AsyncBridgeClient:
         try:
             response = await self.http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
-            raise ConnectionLost(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ConnectionLost(f"{method} {path}: {reason_of(error)}") from error
         if response.status_code >= 400:
             raise error_of(response)
         try:
@@ -360,12 +362,10 @@ class AsyncBridgeClient:
                     await self._call(notify, *found, event.data["data"])
 
     async def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        try:
+        with outlive(logger, "the callback %r failed", callback):
             if self.callbacks_in_threads:
                 await anyio.to_thread.run_sync(lambda: callback(*arguments))
             else:
                 result = callback(*arguments)
                 if inspect.isawaitable(result):
                     await result
-        except Exception:  # a user's callback may fail in any way
-            logger.exception("a callback failed")

@@ -166,6 +166,10 @@ class Plugin:
 
     async def send_notification(self, topic: str, data: Any) -> None:
         """Notify everybody."""
+        self._dispatch_notify(topic, data)
+
+    def _dispatch_notify(self, topic: str, data: Any) -> None:
+        """Notify everybody, from any thread: a session does so through its ``_plugin``."""
         self.context.notify(topic, data)
 
     def _make_session(self, sid: str, settings: dict[str, Any], owner: str | None) -> PluginSession:
@@ -173,6 +177,7 @@ class Plugin:
             raise InvalidBody("this plugin's sessions do not take that: a setting named 'self'")
         session = self._create_session(sid, **settings)
         session.owner = owner
+        session._plugin = self
         session.notify = partial(self.context.notify, session=sid, owner=owner)
         return session
 

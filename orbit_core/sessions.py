@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from ._codec import from_wire, to_data
+from ._guard import outlive
 from ._lifetimes import Access, Lifetimes, check_default_policy, policy
 from ._session import PluginSession as PluginSession
 from ._store import Space
@@ -94,11 +95,9 @@ class Sessions:
                 group.start_soon(self._bring_back, sid, documents[sid])
 
     async def _bring_back(self, sid: str, data: object) -> None:
-        try:
+        with outlive(logger, "session %s does not come back", sid):
             self._dormant[sid] = from_wire(data, SessionRecord, "session record")
             await self._wake(sid)
-        except Exception:  # a plugin's session may fail in any way
-            logger.exception("session %s does not come back", sid)
 
     async def register(self, principal: Principal, body: dict[str, Any]) -> PluginSession:
         """Make a session, or reattach to the one that ``sid`` names.
@@ -283,11 +282,8 @@ class Sessions:
 
 async def _in_time(sid: str, act: Callable[[], Awaitable[Any]]) -> None:
     """Have a session close or let go; one that fails or dawdles keeps nobody."""
-    try:
-        with anyio.fail_after(CLOSE_TIMEOUT):
-            await act()
-    except Exception:  # a plugin's session may fail in any way
-        logger.exception("session %s failed to close", sid)
+    with outlive(logger, "session %s failed to close", sid), anyio.fail_after(CLOSE_TIMEOUT):
+        await act()
 
 
 def _check_owner(principal: Principal, sid: str, owner: str | None) -> None:

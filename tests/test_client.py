@@ -25,6 +25,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.anyio
 
 PROBE = "tests.probe_plugin:ProbePlugin"
+NOTES = "tests.notes_plugin:NotesPlugin"
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ async def test_callbacks_hear_what_they_asked_for_and_may_fail(client, caplog):
     await until(lambda: heard)
     assert heard == [("node", "probe", "news", 1)]
     assert list(topologies[0]) == ["node"]
-    assert "a callback failed" in caplog.text
+    assert f"the callback {broken!r} failed" in caplog.text
     client.unregister_callback("node", "probe", "news", note)
     client.unregister_topology_callback(topologies.append)
     plugin = await client.get_endpoint_client("node").get_plugin("probe")
@@ -265,6 +266,13 @@ async def test_what_is_no_use_to_repeat_is_a_lost_connection(failure, method, pa
     assert inner.calls == 1
 
 
+async def test_a_lost_connection_without_words_is_called_by_its_name():
+    inner = Failing(httpx.ReadTimeout(""))
+    async with AsyncBridgeClient.over(inner, "http://x") as client:
+        with pytest.raises(ConnectionLost, match=r"^GET /endpoints: ReadTimeout$"):
+            await client.request("GET", "/endpoints")
+
+
 async def test_a_busy_answer_is_returned_when_patience_is_over():
     inner = Failing(httpx.Response(429, headers={"Retry-After": "60"}))
     assert (await sent(inner, "GET", 1.0)).status_code == 429
@@ -341,6 +349,22 @@ async def test_a_blocking_stream_that_fails_raises_its_error(deployment):
             list(plugin.stream("nothing"))
 
     await blocking(deployment, work)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [({}, 0), ({"sid": "mine"}, 1), ({"lifetime": "persistent"}, 1)],
+    ids=["opened", "attached", "persistent"],
+)
+async def test_a_session_ends_with_a_blocking_client_that_opened_it(deployment, settings, left):
+    def work(client):
+        notes = client.get_endpoint_client("desk").get_plugin("notes", **settings)
+        assert len(notes.get("list_sessions")["sessions"]) == 1
+        notes.close()
+        return notes.get("list_sessions")["sessions"]
+
+    async with deployment.endpoint("desk", [NOTES]):
+        assert len(await blocking(deployment, work)) == left
 
 
 async def test_closing_a_blocking_client_twice_does_nothing(deployment):

@@ -511,3 +511,11 @@ async def test_a_late_or_unknown_frame_is_ignored(kind):
         links.endpoint.send(kind, 4, payload)
         assert await whole(links.endpoint.call(head(), b"on", fin=True)) == b"on"
         assert not links.bridge.is_broken
+
+
+async def test_a_single_message_is_acknowledged_before_long(monkeypatch):
+    monkeypatch.setattr(_link, "ACK_DELAY", 0.01)
+    async with pair() as links:
+        links.bridge.send_event(b"news")
+        await until(lambda: links.heard)
+        await until(lambda: not links.bridge._unacknowledged)

@@ -283,6 +283,16 @@ async def test_a_plugin_notifies_everybody(plain):
     assert [(n.topic, n.data, n.owner) for n in plain.notifications] == [("news", [1], None)]
 
 
+async def test_a_session_notifies_everybody_through_its_plugin_from_any_thread(plain):
+    await plain.http().post("/plugin/register_session", json={"sid": "s"})
+    session = await plain.plugin.sessions.get(ALICE, "s")
+    await anyio.to_thread.run_sync(session._plugin._dispatch_notify, "news", [2])
+    await until(lambda: plain.notifications)
+
+    (heard,) = plain.notifications
+    assert (heard.plugin, heard.topic, heard.data, heard.owner) == ("plugin", "news", [2], None)
+
+
 async def test_an_overridden_hook_counts_without_a_mark(tmp_path):
     async with open_plugin("tests.test_plugin:Choosy", tmp_path) as choosy:
         status = choosy.status
