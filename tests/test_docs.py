@@ -13,7 +13,7 @@ from orbit_core.testing import Deployment, open_deployment
 # PSI/J leaves the pipe of a local job to the garbage collector.
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file <_io.BufferedReader:ResourceWarning"),
 ]
 
 ROOT = Path(__file__).parent.parent
