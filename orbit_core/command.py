@@ -23,6 +23,18 @@ def json_option(command: F) -> F:
     return option(command)
 
 
+def on_endpoint(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ENDPOINT, ``--session`` (parameter ``sid``), ``--json`` and its context.
+
+    Arguments and options of the command's own stand below.
+    """
+    session = click.option(
+        "--session", "sid", metavar="SID", help="Work in this session instead of your own."
+    )
+    given = session(json_option(click.pass_context(command)))
+    return click.argument("endpoint")(given)
+
+
 def show(value: Any, as_json: bool, render: Callable[[Any], str]) -> None:
     """Print ``value`` as JSON, or as the text that ``render`` makes of it."""
     click.echo(json.dumps(to_data(value), indent=2) if as_json else render(value))
