@@ -13,29 +13,20 @@ from .errors import ConnectionLost, OrbitError, reason_of
 logger = logging.getLogger(__name__)
 
 Callback = Callable[[str, str, str, Any], Any]
+Registration = Callable[[str | None, str | None, str | None, Callback], None]
 
 
 class Listener(Protocol):
-    """Pass notifications on to callbacks: the client of a bridge."""
+    """Pass notifications of an endpoint, plugin and topic (None is all) on to callbacks."""
 
-    def register_callback(
-        self,
-        endpoint_id: str | None,
-        plugin_name: str | None,
-        topic: str | None,
-        callback: Callback,
-    ) -> None:
-        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches all."""
+    @property
+    def register_callback(self) -> Registration:
+        """Return what has a callback called from now on."""
         ...
 
-    def unregister_callback(
-        self,
-        endpoint_id: str | None,
-        plugin_name: str | None,
-        topic: str | None,
-        callback: Callback,
-    ) -> None:
-        """Stop calling ``callback``."""
+    @property
+    def unregister_callback(self) -> Registration:
+        """Return what has it called no more."""
         ...
 
 
