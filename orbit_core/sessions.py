@@ -40,7 +40,7 @@ CLOSE_TIMEOUT = 30.0
 
 @attrs.define(eq=False)
 class _Entry:
-    """Hold a live session; nobody is given it before it is ``ready``."""
+    """Hold a session; while it is not ``ready``, as it starts or closes, who wants it waits."""
 
     record: SessionRecord
     session: PluginSession
@@ -148,14 +148,14 @@ class Sessions:
         entry = await self._find(principal, sid)
         if entry is None:
             raise _unknown(sid)
-        del self._entries[sid]
+        entry.ready = anyio.Event()
         with anyio.CancelScope(shield=True):
             try:
                 await self._documents.delete(sid)
-            except StateUnavailable:
-                self._entries[sid] = entry
-                raise
-            await self._end(entry)
+                await self._end(entry)
+                del self._entries[sid]
+            finally:
+                entry.ready.set()
 
     def visible_to(self, principal: Principal) -> list[str]:
         """List the ids that a principal may use, oldest first."""
@@ -190,7 +190,8 @@ class Sessions:
             logger.warning("the last accesses to sessions are not kept: %s", error)
         async with anyio.create_task_group() as group:
             for sid, entry in self._entries.items():
-                group.start_soon(_in_time, sid, entry.session.suspend)
+                if entry.ready.is_set():
+                    group.start_soon(_in_time, sid, entry.session.suspend)
 
     def _new_sid(self) -> str:
         tables = (self._entries, self._dormant, self._expired)
@@ -256,11 +257,11 @@ class Sessions:
         sid = entry.record.sid
         if self._entries.get(sid) is not entry:
             return
-        del self._entries[sid]
-        self._expired[sid] = entry.record.owner
+        entry.ready = anyio.Event()
         logger.info("session %s expired", sid)
         with anyio.CancelScope(shield=True):
             await self._end(entry)
+            self._expired[sid] = entry.record.owner
             try:
                 await self._documents.put(
                     sid, {"expired": self._clock(), "owner": entry.record.owner}
@@ -268,6 +269,8 @@ class Sessions:
                 await self._forget_oldest()
             except StateUnavailable as error:
                 logger.warning("session %s expired, which is not kept: %s", sid, error)
+            del self._entries[sid]
+            entry.ready.set()
 
     async def _end(self, entry: _Entry) -> None:
         await _in_time(entry.record.sid, entry.session.close)

@@ -515,6 +515,34 @@ async def test_a_session_is_closed_though_its_client_leaves_meanwhile(sessions):
     assert not session.is_active
 
 
+@pytest.mark.parametrize("ends", ["unregister", "sweep"])
+async def test_an_id_is_taken_until_its_session_has_closed(sessions, clock, ends):
+    session = await sessions.register(ALICE, {"sid": "s", "waits": "close"})
+    clock.now += IDLE if ends == "sweep" else 0
+    caught: list[str] = []
+
+    async def squat() -> None:
+        try:
+            await sessions.register(BOB, {"sid": "s"})
+            caught.append("registered")
+        except Forbidden:
+            caught.append("forbidden")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            *(sessions.sweep,) if ends == "sweep" else (sessions.unregister, ALICE, "s")
+        )
+        await until(lambda: "close" in session.calls)
+        group.start_soon(squat)
+        await anyio.wait_all_tasks_blocked()
+        assert caught == []
+        await sessions.suspend()
+        session.go.set()
+
+    assert caught == ["registered" if ends == "unregister" else "forbidden"]
+    assert session.calls == ["start", "close"]
+
+
 async def test_a_session_that_two_find_over_is_closed_once(sessions, clock):
     session = await sessions.register(ALICE, {"sid": "s", "waits": "close"})
     other = await sessions.register(ALICE, {"sid": "t"})

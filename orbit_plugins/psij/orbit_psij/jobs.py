@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import attrs
 
-from orbit_core import PluginContext
+from orbit_core import PluginContext, PluginSession
 from orbit_core.errors import IdempotencyMismatch, OrbitError
 
 from .errors import SubmitFailed, UnknownJob
@@ -42,7 +42,7 @@ class Jobs:
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
-        self._adopted: set[str] = set()
+        self._adopted: set[tuple[str, str | None]] = set()
 
     async def open(self) -> None:
         """Read what there is from before a restart, without acting on it yet."""
@@ -57,11 +57,15 @@ class Jobs:
         self._executors.close()
         await self._journal.flush()
 
-    def adopt(self, sid: str, notify: Notify) -> None:
-        """Tell a session, which may have come back, of its jobs from now on."""
-        self._adopted.add(sid)
-        for job in self.of(sid):
-            job.notify = notify
+    def adopt(self, session: PluginSession) -> None:
+        """Tell a session, which may have come back, of its jobs from now on.
+
+        Those of somebody else, who had a session of that id before, are not its own.
+        """
+        self._adopted.add((session.sid, session.owner))
+        for job in self.of(session.sid):
+            if job.record.owner == session.owner:
+                job.notify = session.notify
 
     def of(self, sid: str) -> list[Job]:
         """Return a session's jobs, oldest first."""
@@ -79,21 +83,28 @@ class Jobs:
         return job
 
     async def submit(
-        self, sid: str, wanted: Submission, request_key: str | None, notify: Notify
+        self, session: PluginSession, wanted: Submission, request_key: str | None
     ) -> Job:
         """Write a job down, start it, and return it; the same ``request_key`` finds the same job.
 
         Once begun it is carried through, even if the caller leaves. Raises SubmitFailed,
         StateUnavailable, IdempotencyMismatch.
         """
-        known = self._requests.get((sid, request_key or ""))
+        known = self._requests.get((session.sid, request_key or ""))
         if known is not None:
             return _checked(known, wanted)
         now = time.time()
         record = JobRecord(
-            str(uuid.uuid4()), sid, wanted.executor, wanted.spec, now, now, request_key
+            str(uuid.uuid4()),
+            session.sid,
+            wanted.executor,
+            wanted.spec,
+            created=now,
+            changed=now,
+            owner=session.owner,
+            request_key=request_key,
         )
-        job = self._add(record, notify)
+        job = self._add(record, session.notify)
         with anyio.CancelScope(shield=True):
             try:
                 await self._journal.write(record)
@@ -133,7 +144,11 @@ class Jobs:
         died before it could do so.
         """
         await self.discard(
-            [job for job in self._jobs.values() if job.record.sid not in self._adopted]
+            [
+                job
+                for job in self._jobs.values()
+                if (job.record.sid, job.record.owner) not in self._adopted
+            ]
         )
         waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
         for job, sight in zip(waiting, await survey(waiting), strict=True):

@@ -41,7 +41,7 @@ class PSIJSession(PluginSession):
 
     async def start(self, *, restored: bool) -> None:
         """Find the jobs again after a restart."""
-        self._jobs.adopt(self.sid, self.notify)
+        self._jobs.adopt(self)
 
     async def close(self) -> dict[str, Any]:
         """Cancel and clear away."""
@@ -54,7 +54,7 @@ class PSIJSession(PluginSession):
         Raises SubmitFailed, StateUnavailable, IdempotencyMismatch, SessionExpired.
         """
         self._check_active()
-        job = await self._jobs.submit(self.sid, wanted, request_key, self.notify)
+        job = await self._jobs.submit(self, wanted, request_key)
         return Submitted(job.record.job_id, job.record.native_id)
 
     async def status(
