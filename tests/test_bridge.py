@@ -16,18 +16,16 @@ from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import PluginInfo, Principal, Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.asking import fault_code, opened
+from tests.probe_plugin import PROBE
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
-
 
 @pytest.fixture
-async def deployment(tmp_path):
-    config = BridgeConfig(port=0, plugins=[], grace=0.3)
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
-        yield found
+def bridge_settings():
+    return {"grace": 0.3}
 
 
 @pytest.fixture
@@ -40,18 +38,6 @@ async def admin(deployment):
 async def anybody(deployment):
     async with opened(deployment) as client:
         yield client
-
-
-def opened(deployment, token=None):
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=deployment.url, headers=headers)
-
-
-def fault(reply):
-    document = reply.json()
-    assert document["error"] is True
-    assert document["status_code"] == reply.status_code
-    return reply.status_code, document["code"]
 
 
 def handshake(deployment, token, path="/register", **changes):
@@ -129,7 +115,7 @@ async def test_a_token_bound_to_a_name_lets_no_other_name_in(deployment):
 
 async def test_an_endpoints_token_is_refused_on_the_http_side(deployment):
     async with opened(deployment, await endpoint_token(deployment)) as client:
-        assert fault(await client.get("/endpoints")) == (403, "forbidden")
+        assert fault_code(await client.get("/endpoints")) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("message", ["text", b"short", bytes(8) + b"\x01\x00"], ids=str)
@@ -164,7 +150,7 @@ async def test_an_open_path_needs_no_token(anybody, path, status):
 @pytest.mark.parametrize("path", ["/endpoints", "/events", "/metrics", "/plugins", "/node/x", "/x"])
 async def test_everything_else_needs_a_token(anybody, path):
     reply = await anybody.get(path)
-    assert fault(reply) == (401, "unauthorized")
+    assert fault_code(reply) == (401, "unauthorized")
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
@@ -264,7 +250,7 @@ async def test_a_plugin_hosted_at_the_bridge_is_listed_as_its_endpoint(tmp_path,
 )
 async def test_what_administers_needs_an_administrator(deployment, method, path):
     async with opened(deployment, await deployment.token(BOB)) as client:
-        assert fault(await client.request(method, path)) == (403, "forbidden")
+        assert fault_code(await client.request(method, path)) == (403, "forbidden")
 
 
 async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
@@ -275,7 +261,7 @@ async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
     async with opened(deployment, made["token"]) as client:
         assert (await client.get("/auth")).json() == {"owner": "carol", "role": "client"}
         assert (await admin.delete(f"/tokens/{made['id']}")).json() == {"ok": True}
-        assert fault(await client.get("/auth")) == (401, "unauthorized")
+        assert fault_code(await client.get("/auth")) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize(
@@ -291,11 +277,11 @@ async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
     ],
 )
 async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
-    assert fault(await admin.post("/tokens", json=body)) == (400, code)
+    assert fault_code(await admin.post("/tokens", json=body)) == (400, code)
 
 
 async def test_revoking_an_unknown_token_is_refused(admin):
-    assert fault(await admin.delete("/tokens/t0")) == (404, "unknown_token")
+    assert fault_code(await admin.delete("/tokens/t0")) == (404, "unknown_token")
 
 
 async def test_a_revoked_token_cuts_the_link_that_it_opened(deployment, admin):
@@ -306,7 +292,7 @@ async def test_a_revoked_token_cuts_the_link_that_it_opened(deployment, admin):
     with anyio.fail_after(5):
         await endpoint.stopped.wait()
     assert endpoint.fatal.status_code == 401
-    assert fault(await admin.get("/node/probe/echo")) == (404, "unknown_endpoint")
+    assert fault_code(await admin.get("/node/probe/echo")) == (404, "unknown_endpoint")
 
 
 async def test_a_revoked_token_cuts_its_listeners(deployment, admin):
@@ -330,7 +316,7 @@ async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
         kept = dict(client.cookies)
         await client.delete("/auth")
         client.cookies.update(kept)
-        assert fault(await client.get("/auth")) == (401, "unauthorized")
+        assert fault_code(await client.get("/auth")) == (401, "unauthorized")
     cookie = reply.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
@@ -342,7 +328,7 @@ async def test_a_cookie_is_not_for_pages_of_another_origin(deployment):
         await client.post("/auth")
         del client.headers["Authorization"]
         reply = await client.get("/auth", headers={"Origin": "http://evil.example"})
-    assert fault(reply) == (403, "forbidden")
+    assert fault_code(reply) == (403, "forbidden")
 
 
 async def test_a_disconnected_endpoint_leaves_and_its_name_is_free(deployment, admin):
@@ -360,7 +346,7 @@ async def test_a_disconnected_endpoint_leaves_and_its_name_is_free(deployment, a
     [("nobody", (404, "unknown_endpoint")), ("bridge", (400, "bad_request"))],
 )
 async def test_who_is_not_there_cannot_be_disconnected(admin, name, expected):
-    assert fault(await admin.post(f"/endpoint/disconnect/{name}")) == expected
+    assert fault_code(await admin.post(f"/endpoint/disconnect/{name}")) == expected
 
 
 async def test_an_administrator_stops_the_bridge(deployment, admin):
@@ -403,7 +389,7 @@ async def test_without_authentication_everybody_administers_but_only_as_localhos
         assert (await client.get("/auth")).json()["role"] == "admin"
         assert (await client.post("/auth")).json() == {"ok": True}
         reply = await client.get("/endpoints", headers={"Host": "evil.example"})
-    assert fault(reply) == (403, "forbidden")
+    assert fault_code(reply) == (403, "forbidden")
 
 
 async def test_named_origins_may_call(tmp_path):

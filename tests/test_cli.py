@@ -8,17 +8,9 @@ from click.testing import CliRunner
 from orbit_core import cli
 from orbit_core.client import Event
 from orbit_core.errors import Forbidden, OrbitError, UnknownEndpoint
-from orbit_core.testing import ADMIN, ALICE, open_deployment
+from orbit_core.testing import ADMIN, ALICE
 
 pytestmark = pytest.mark.anyio
-
-PROBE = "tests.probe_plugin:ProbePlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
 
 
 @pytest.fixture

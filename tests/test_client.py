@@ -20,28 +20,12 @@ from orbit_core.errors import (
     UnknownRoute,
 )
 from orbit_core.testing import ADMIN, ALICE, open_deployment
+from tests.probe_plugin import notify
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
 NOTES = "tests.notes_plugin:NotesPlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client() as found:
-        yield found
-
-
-async def notify(client, data):
-    await client.request("POST", "/node/probe/notify", {"data": data})
 
 
 async def test_endpoints_and_plugins_are_described(client):

@@ -8,13 +8,12 @@ import pytest
 import requests
 import sseclient
 
-from orbit_core.testing import open_deployment
+from tests.probe_plugin import notify
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_documented_listener_hears_the_topology_then_a_notification(tmp_path):
-    plugins = {"node": ["tests.probe_plugin:ProbePlugin"]}
+async def test_the_documented_listener_hears_the_topology_then_a_notification(deployment, client):
     topics = []
     began = anyio.Event()
 
@@ -26,16 +25,12 @@ async def test_the_documented_listener_hears_the_topology_then_a_notification(tm
                 if topics[-1] == "notification":
                     return
 
-    async with (
-        open_deployment(tmp_path, plugins=plugins) as deployment,
-        deployment.client() as client,
-        anyio.create_task_group() as group,
-    ):
-        headers = {"Authorization": f"Bearer {await deployment.token()}"}
+    headers = {"Authorization": f"Bearer {await deployment.token()}"}
+    async with anyio.create_task_group() as group:
         group.start_soon(anyio.to_thread.run_sync, follow, deployment.url, headers)
         with anyio.fail_after(10):
             await began.wait()
-            await client.request("POST", "/node/probe/notify", {"data": 1})
+            await notify(client, 1)
             while "notification" not in topics:
                 await anyio.sleep(0.005)
     assert (topics[0], topics[-1]) == ("topology", "notification")

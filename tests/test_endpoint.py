@@ -17,28 +17,12 @@ from orbit_core.errors import (
 )
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
+from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
 HOST = HostInfo(HostRole.STANDALONE)
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client() as found:
-        yield found
-
-
-def probe(endpoint):
-    return endpoint.host.plugins.served["probe"].plugin
 
 
 def lonely(deployment, tmp_path, **changes):
@@ -73,10 +57,10 @@ async def test_a_call_goes_on_when_the_network_breaks_under_it(deployment, clien
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await until(lambda: probe(endpoint).entered)
+            await until(lambda: probe_of(endpoint).entered)
             endpoint.link.cut()
             await until(lambda: endpoint.link.is_attached)
-            probe(endpoint).go.set()
+            probe_of(endpoint).go.set()
     assert answers == [{"went": True}]
 
 
@@ -133,7 +117,7 @@ async def test_a_plugin_is_told_an_unknown_endpoint(client):
 
 
 async def test_plugins_hear_who_comes_and_goes(deployment):
-    heard = probe(deployment.endpoints["node"]).topologies
+    heard = probe_of(deployment.endpoints["node"]).topologies
     async with deployment.endpoint("other"):
         await until(lambda: "other" in heard[-1])
     await until(lambda: "other" not in heard[-1])
@@ -206,7 +190,7 @@ async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_pat
 async def test_a_notification_is_dropped_and_told_when_too_many_wait(
     deployment, monkeypatch, caplog
 ):
-    plugin = probe(deployment.endpoints["node"])
+    plugin = probe_of(deployment.endpoints["node"])
     monkeypatch.setattr("orbit_core._link.UNACKNOWLEDGED_LIMIT", -1)
     plugin.context.notify("news", 1)
     await until(lambda: "a notification of probe was dropped" in caplog.text)
@@ -252,21 +236,21 @@ async def test_an_endpoint_told_to_stop_dials_no_more(deployment):
 
 async def test_a_call_through_the_hub_that_its_caller_leaves_is_cancelled(deployment, client):
     async with deployment.endpoint("other", [PROBE]) as other:
-        hub = probe(other).context.hub
+        hub = probe_of(other).context.hub
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 group.start_soon(hub.http.get, "/node/probe/hang")
-                await until(lambda: probe(deployment.endpoints["node"]).entered)
+                await until(lambda: probe_of(deployment.endpoints["node"]).entered)
                 group.cancel_scope.cancel()
-        await until(lambda: probe(deployment.endpoints["node"]).cancelled)
+        await until(lambda: probe_of(deployment.endpoints["node"]).cancelled)
 
 
 async def test_a_body_through_the_hub_that_breaks_off_is_a_lost_connection(deployment):
     async with deployment.endpoint("other", [PROBE]) as other:
-        hub = probe(other).context.hub
+        hub = probe_of(other).context.hub
 
         async def cut():
-            await until(lambda: probe(deployment.endpoints["node"]).entered)
+            await until(lambda: probe_of(deployment.endpoints["node"]).entered)
             other.link.reset(ConnectionLost("the bridge was restarted during the call"))
 
         with anyio.fail_after(10):

@@ -8,23 +8,10 @@ from orbit_core._events import EventRing, Filter
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Notification
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.probe_plugin import PROBE, notify
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-PROBE = "tests.probe_plugin:ProbePlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client(ALICE) as found:
-        yield found
 
 
 class Listening:
@@ -52,11 +39,6 @@ class Listening:
 def listen(client, last=None, **parameters):
     headers = {"Last-Event-ID": last} if last else {}
     return client.http.stream("GET", "/events", params=parameters, headers=headers)
-
-
-async def notify(client, data, topic="news", owner=None):
-    body = {"topic": topic, "data": data, "owner": owner}
-    await client.request("POST", "/node/probe/notify", body)
 
 
 async def arrived(deployment, count):

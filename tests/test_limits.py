@@ -4,37 +4,30 @@ import pytest
 from orbit_core._rates import RateLimit
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.asking import fault, opened
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
 ONE_IN_A_LONG_TIME = 0.001
 
 
 @pytest.fixture
-async def deployment(tmp_path):
-    config = BridgeConfig(port=0, plugins=[], rate_limit=ONE_IN_A_LONG_TIME)
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
-        yield found
+def bridge_settings():
+    return {"rate_limit": ONE_IN_A_LONG_TIME}
 
 
-async def opened(deployment, principal):
-    headers = {"Authorization": f"Bearer {await deployment.token(principal)}"}
-    return httpx.AsyncClient(base_url=deployment.url, headers=headers)
-
-
-def fault(reply):
-    document = reply.json()
-    assert document["error"] is True
-    assert document["status_code"] == reply.status_code
-    return reply.status_code, document["code"], document["detail"]
+async def speaking_for(principal, deployment):
+    return opened(deployment, await deployment.token(principal))
 
 
 TOO_MANY = (429, "too_many_requests", "you make more than 0.001 requests a second: wait")
 
 
 async def test_a_caller_over_its_rate_is_told_to_wait_and_nobody_else_is(deployment, caplog):
-    async with await opened(deployment, ALICE) as alice, await opened(deployment, BOB) as bob:
+    async with (
+        await speaking_for(ALICE, deployment) as alice,
+        await speaking_for(BOB, deployment) as bob,
+    ):
         first = await alice.get("/node/probe/echo")
         refused = [await alice.get(path) for path in ("/node/probe/echo", "/endpoints")]
         other = await bob.get("/node/probe/echo")
@@ -45,7 +38,7 @@ async def test_a_caller_over_its_rate_is_told_to_wait_and_nobody_else_is(deploym
 
 
 async def test_all_tokens_and_cookies_of_an_owner_share_its_rate(deployment):
-    async with await opened(deployment, ALICE) as client:
+    async with await speaking_for(ALICE, deployment) as client:
         await client.post("/auth")
         del client.headers["Authorization"]
         assert fault(await client.get("/auth")) == TOO_MANY
@@ -63,7 +56,7 @@ async def test_who_shows_no_token_is_counted_by_address(deployment):
 
 
 async def test_an_endpoints_own_calls_are_counted_apart_from_its_owners(deployment):
-    async with await opened(deployment, ALICE) as alice:
+    async with await speaking_for(ALICE, deployment) as alice:
         hub = deployment.endpoints["node"].host.plugins.served["probe"].plugin.context.hub
         replies = [await hub.http.get("/endpoints") for _ in range(2)]
         assert [reply.status_code for reply in replies] == [200, 429]
@@ -74,7 +67,7 @@ async def test_a_request_just_over_the_rate_waits_for_its_turn(deployment):
     turns = RateLimit(100, 0)
     turns._clock = lambda: 1000.0
     deployment.bridge._callers = turns
-    async with await opened(deployment, ADMIN) as admin:
+    async with await speaking_for(ADMIN, deployment) as admin:
         replies = [await admin.get("/endpoints") for _ in range(4)]
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
 
@@ -83,6 +76,6 @@ async def test_without_a_limit_nobody_is_refused(tmp_path):
     config = BridgeConfig(port=0, plugins=[], rate_limit=0)
     async with open_deployment(tmp_path, config=config) as deployment:
         deployment.bridge._callers._clock = lambda: 1000.0
-        async with await opened(deployment, ADMIN) as admin:
+        async with await speaking_for(ADMIN, deployment) as admin:
             replies = [await admin.get("/endpoints") for _ in range(20)]
     assert {reply.status_code for reply in replies} == {200}

@@ -13,11 +13,10 @@ from orbit_core.endpoint import open_endpoint
 from orbit_core.errors import ConfigError, ConnectionLost
 from orbit_core.models import HostInfo, HostRole
 from orbit_core.testing import ALICE, open_deployment
+from tests.probe_plugin import PROBE
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-PROBE = "tests.probe_plugin:ProbePlugin"
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from orbit_core import sessions as sessions_module
 from orbit_core._store import Store, open_store
@@ -26,6 +24,7 @@ from orbit_core.errors import (
 )
 from orbit_core.models import EndpointInfo, Principal, Role, Topology
 from orbit_core.sessions import PluginSession, Sessions
+from tests.machines import StoreMachine
 from tests.notes_plugin import NotesSession
 from tests.waiting import until
 
@@ -731,7 +730,7 @@ class Modelled:
         return self.owner is not None and limit is not None and now - self.touched >= limit
 
 
-class SessionsMachine(RuleBasedStateMachine):
+class SessionsMachine(StoreMachine):
     """Compare the sessions with a small model, across sweeps and restarts."""
 
     @initialize()
@@ -739,18 +738,8 @@ class SessionsMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.live: dict[str, Modelled] = {}
         self.expired: dict[str, str | None] = {}
-        self.directory = TemporaryDirectory()
-        self.portal_context = start_blocking_portal()
-        self.portal = self.portal_context.__enter__()
-        opened = open_store(Path(self.directory.name))
-        self.opened = self.portal.wrap_async_context_manager(opened)
-        self.store = self.opened.__enter__()
+        self.open_store()
         self.sessions = self.portal.call(partial(sessions_in, self.store, self.clock))
-
-    def teardown(self) -> None:
-        self.opened.__exit__(None, None, None)
-        self.portal_context.__exit__(None, None, None)
-        self.directory.cleanup()
 
     def outcome(self, function: Any, *args: Any) -> int:
         try:
