@@ -19,8 +19,8 @@ ROWS = [
     "values config context _wire_events web auth _idempotency plugin_client _stream",
     "hookspecs sessions _link _events _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport",
-    "client _register _answer _proxy _metrics _openapi _bridge_routes _dial bridge endpoint _blocking",
-    "testing command cli serve",
+    "client _register _answer _proxy _metrics _openapi _bridge_routes _dial bridge endpoint",
+    "_blocking testing command cli serve",
     "__init__",
 ]
 ROW = {module: number for number, row in enumerate(ROWS) for module in row.split()}
