@@ -215,11 +215,14 @@ def _check_host(scope: Scope, config: BridgeConfig) -> None:
 
 @asynccontextmanager
 async def open_bridge(
-    config: BridgeConfig, settings: Mapping[str, dict[str, Any]] | None = None
+    config: BridgeConfig,
+    settings: Mapping[str, dict[str, Any]] | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[Bridge]:
     """Run a bridge while the context is open.
 
-    ``settings`` holds the hosted plugins' sections. Raises ConfigError, StateInUse.
+    ``settings`` holds the hosted plugins' sections; ``token``, or else ``ORBIT_TOKEN``, is accepted
+    as an administrator's. Raises ConfigError, StateInUse.
     """
     check_exposure(config)
     state_dir = config.state_dir or state_home() / "bridge"
@@ -234,7 +237,7 @@ async def open_bridge(
         registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
-        await _first_token(tokens, state_dir)
+        await _first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
         tokens.on_end(bridge.cut_token)
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
@@ -250,9 +253,8 @@ async def open_bridge(
         group.cancel_scope.cancel()
 
 
-async def _first_token(tokens: Tokens, state_dir: Path) -> None:
-    """Accept ``ORBIT_TOKEN`` as an administrator's, or make one on the first start."""
-    given = setting("ORBIT_TOKEN")
+async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
+    """Accept the token that is given as an administrator's, or make one on the first start."""
     if given is not None:
         if tokens.find(given) is None:
             await tokens.create(Role.ADMIN, "admin", text=given)

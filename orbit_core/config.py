@@ -122,6 +122,14 @@ def setting(name: str) -> str | None:
     return None
 
 
+def take(name: str) -> str | None:
+    """Return what `setting` does, and take it away from this process and its later children."""
+    found = setting(name)
+    for candidate in (name, *ALIASES.get(name, ())):
+        os.environ.pop(candidate, None)
+    return found
+
+
 def state_home() -> Path:
     """Return the folder that holds the state of this user's bridges and endpoints."""
     return _base("XDG_STATE_HOME", ".local/state") / "orbit"

@@ -15,7 +15,7 @@ import click
 
 from ._watchdog import watch_loop
 from .bridge import open_bridge
-from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret
+from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret, take
 from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
@@ -73,20 +73,23 @@ class _JsonLines(logging.Formatter):
 @click.option("--log-format", type=click.Choice(["text", "json"]))
 def serve(role: str, config: Path | None, **options: Any) -> None:
     """Run an ORBIT bridge, or an endpoint that dials out to one."""
+    token, named = take("ORBIT_TOKEN"), take("ORBIT_TOKEN_FILE")
     file = find_file(config)
     options["plugins"] = _names(options["plugins"])
     if role == "bridge":
         bridge = override(file.bridge, _fitting(role, BridgeConfig, options))
         _set_up_logging(bridge.log_level, bridge.log_format)
-        _run(_serve_bridge, bridge, file.plugin)
+        _run(_serve_bridge, bridge, file.plugin, token)
     else:
         endpoint = override(file.endpoint, _fitting(role, EndpointConfig, options))
         _set_up_logging(endpoint.log_level, endpoint.log_format)
-        _run(_serve_endpoint, endpoint, file.plugin)
+        if named is not None and token is None and endpoint.token_file is None:
+            endpoint = attrs.evolve(endpoint, token_file=Path(named))
+        _run(_serve_endpoint, endpoint, file.plugin, token)
 
 
-def _run(function: Any, config: BridgeConfig | EndpointConfig, settings: Mapping[str, Any]) -> None:
-    anyio.run(function, config, settings, backend_options={"use_uvloop": True})
+def _run(function: Any, *arguments: Any) -> None:
+    anyio.run(function, *arguments, backend_options={"use_uvloop": True})
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -112,14 +115,19 @@ def _set_up_logging(level: str, form: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
-async def _serve_bridge(config: BridgeConfig, settings: Mapping[str, Any]) -> None:
-    async with watch_loop(), open_bridge(config, settings) as bridge:
+async def _serve_bridge(
+    config: BridgeConfig, settings: Mapping[str, Any], token: str | None
+) -> None:
+    async with watch_loop(), open_bridge(config, settings, token) as bridge:
         click.echo(f"bridge ready: {bridge.url}")
         await _until_told(bridge.stopped)
 
 
-async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -> None:
-    token = read_secret(config.token_file, "token file") if config.token_file else None
+async def _serve_endpoint(
+    config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
+) -> None:
+    if config.token_file is not None:
+        token = read_secret(config.token_file, "token file")
     host = await detect_host()
     async with (
         watch_loop(),
