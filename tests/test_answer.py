@@ -31,11 +31,11 @@ def answer(**wanted):
     return {"url": "/node/rude/answer", "content": json.dumps(wanted)}
 
 
-async def bytes_of(deployment, method="POST", **wanted):
+async def bytes_of(deployment, method="POST", host="Host", **wanted):
     """Return all that the bridge sends for one such request."""
     body = json.dumps(wanted)
     head = (
-        f"{method} /node/rude/answer HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"{method} /node/rude/answer HTTP/1.1\r\n{host}: x\r\nConnection: close\r\n"
         f"Authorization: Bearer {await deployment.token(ALICE)}\r\nContent-Length: {len(body)}\r\n"
     )
     port = int(deployment.url.rpartition(":")[2])
@@ -108,3 +108,92 @@ async def test_an_answer_that_is_no_http_is_refused(http, wanted):
     reply = await http.post(**answer(**wanted))
     assert reply.status_code == 502
     assert reply.json()["detail"] == "the endpoint's answer has an invalid head"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/bridge/terminate",
+        "/other/psij/submit",
+        "/",
+        "/nodes",
+        "../../bridge/terminate",
+        "../..",
+        "/node/../bridge/terminate",
+        "/node/%2e%2E/bridge/terminate",
+        "/node/..%2fbridge/terminate",
+        "/node\\..\\..\\bridge/terminate",
+        "../../bridge//../node",
+        "http://127.0.0.1:{port}/bridge/terminate",
+        "HTTP://127.0.0.1.:{port}/bridge/terminate",
+        "http://2130706433:{port}/bridge/terminate",
+        "http://0x7f.1:{port}/bridge/terminate",
+        "//127.0.0.1:{port}/bridge/terminate",
+        "http://x@127.0.0.1:{port}/bridge/terminate",
+        "http://%31%32%37.0.0.1:{port}/bridge/terminate",
+        "http:/bridge/terminate",
+        "http:///bridge/terminate",
+        "http:",
+        "https:bridge/terminate",
+        "javascript:alert(1)",
+        "\\\\evil.example",
+        "/node /../../bridge",
+        "/node/\t/bridge",
+        "/node?\xe9",
+    ],
+)
+async def test_a_redirection_to_elsewhere_on_the_bridge_is_refused(deployment, http, location):
+    place = location.format(port=deployment.url.rpartition(":")[2])
+    for headers in ([("Location", place)], [("location", "ok"), ("LOCATION", place)]):
+        reply = await http.post(**answer(status=307, headers=headers))
+        assert reply.status_code == 502
+        assert "not the endpoint's" in reply.json()["detail"]
+        assert "location" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/node/rude/other?next=/bridge/terminate#/../x",
+        "/node",
+        "other",
+        "./",
+        "../rude/other",
+        "?page=2",
+        "#top",
+        "",
+        "http://127.0.0.1/node/rude",
+        "//127.0.0.1/node/rude",
+        "https://elsewhere.example/bridge/terminate",
+        "//elsewhere.example",
+        "http://192.0.2.1:80/x",
+        "http://[2001:db8::1]:80/x",
+    ],
+)
+async def test_a_redirection_at_the_endpoint_or_to_another_host_is_passed_on(http, location):
+    reply = await http.post(**answer(status=307, headers=[("Location", location)]))
+    assert (reply.status_code, reply.headers["location"]) == (307, location)
+
+
+async def test_a_redirection_is_refused_where_the_bridges_host_is_unknown(deployment):
+    wanted = {"status": 302, "headers": [("Location", "https://elsewhere.example/x")]}
+    found = await bytes_of(deployment, host="Not-Host", **wanted)
+    assert found.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_the_place_of_what_was_made_is_passed_on(http):
+    reply = await http.post(**answer(status=201, headers=[("Location", "/jobs/7")]))
+    assert (reply.status_code, reply.headers["location"]) == (201, "/jobs/7")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Access-Control-Allow-Origin", "Alt-Svc", "Clear-Site-Data", "NEL", "Refresh",
+        "Report-To", "Reporting-Endpoints", "Service-Worker-Allowed", "Strict-Transport-Security",
+    ],
+)  # fmt: skip
+async def test_an_endpoint_says_nothing_for_all_of_the_bridges_origin(http, name):
+    reply = await http.post(**answer(headers=[(name, "x"), ("X-Other", "kept")]))
+    assert (reply.status_code, reply.headers["x-other"]) == (200, "kept")
+    assert name not in reply.headers
