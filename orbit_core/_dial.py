@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Bounds in seconds of the random wait between attempts; see docs/explanation/link.md."""
 
+LONGEST_ASKED = 60.0
+"""Seconds beyond which nobody can ask an endpoint to stay away."""
+
 OPEN_TIMEOUT = 15.0
 
 
@@ -153,9 +156,10 @@ def socket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
 
 
-def pause(failures: int) -> float:
-    """Return a random number of seconds to wait after so many failures in a row."""
-    return random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 10)))
+def pause(failures: int, asked: float = 0.0) -> float:
+    """Return how long to wait after so many failures in a row: as ``asked`` and a random time."""
+    most = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 10))
+    return min(asked, LONGEST_ASKED) + random.uniform(0, most)
 
 
 def _headers(access: Access, credentials: Credentials) -> dict[str, str]:
@@ -183,7 +187,7 @@ def _answer(connection: ClientConnection) -> Answer:
 
 def refusal(error: InvalidStatus) -> OrbitError:
     """Return the error that the bridge, or a proxy before it, answered the handshake with."""
-    status = error.response.status_code
-    return document_error(
-        status, bytes(error.response.body or b""), f"the bridge refuses (HTTP {status})"
-    )
+    response = error.response
+    prefix = f"the bridge refuses (HTTP {response.status_code})"
+    wait = response.headers.get("Retry-After", "")
+    return document_error(response.status_code, bytes(response.body or b""), prefix, wait)

@@ -30,8 +30,9 @@ from .errors import ConfigError
 HEAD_TIMEOUT = 5.0
 """Seconds in which a connection must show a whole request head."""
 
-HEADLESS_LIMIT = 64
-"""Connections per address that may be without a first request at one time."""
+HEADLESS_LIMIT, HURRIED_TIMEOUT = 64, 1.0
+"""Connections per address that may be without a first request at one time, and the seconds in which
+one more must show its head: many endpoints behind one address may all come back in one moment."""
 
 TLS_HANDSHAKE_TIMEOUT = 5.0
 
@@ -71,15 +72,14 @@ class HttpProtocol(HttpToolsProtocol):
     _is_headless = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the deadline, or drop the connection if its address has too many waiting."""
+        """Start the deadline, an early one if too many of the same address wait already."""
         super().connection_made(transport)
         self.connection = Connection(transport)
         self._address = self.client[0] if self.client else ""
         self.headless[self._address] += 1
         self._is_headless = True
-        if self.headless[self._address] > HEADLESS_LIMIT:
-            transport.abort()
-        self._start_timer()
+        is_one_too_many = self.headless[self._address] > HEADLESS_LIMIT
+        self._start_timer(HURRIED_TIMEOUT if is_one_too_many else HEAD_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application."""
@@ -92,15 +92,15 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
         if self._head_timer is None:
-            self._start_timer()
+            self._start_timer(HEAD_TIMEOUT)
 
     def on_headers_complete(self) -> None:
         """End the deadline."""
         self._head_arrived()
         super().on_headers_complete()
 
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
+    def _start_timer(self, seconds: float) -> None:
+        self._head_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _head_arrived(self) -> None:
         if self._head_timer is not None:

@@ -1,6 +1,7 @@
 """Run on an HPC host: host plugins, dial out to the bridge, and stay linked to it."""
 
 import logging
+import math
 import socket
 import time
 import uuid
@@ -79,6 +80,7 @@ class Endpoint:
         self._resume_key = self._key_file.read_text() if self._key_file.exists() else None
         self._started = time.monotonic()
         self._has_linked = False
+        self._up_since = math.inf
         self.link = Link(self._serve, calls, self._hear, first_id=1)
         self._site = host.site()
 
@@ -90,7 +92,8 @@ class Endpoint:
         """Keep the link up until told to leave, or until `fatal` is set."""
         failures = 0
         while not self.stopped.is_set():
-            start = time.monotonic()
+            asked = 0.0
+            self._up_since = math.inf
             try:
                 await self._link_once()
                 logger.warning("the link to %s broke: dialing again", self.access.url)
@@ -98,9 +101,10 @@ class Endpoint:
                 if self._is_fatal(error):
                     self.fail(error)
                     return
+                asked = error.retry_after or 0.0
                 logger.warning("%s: trying again", error.detail)
-            failures = 0 if time.monotonic() - start > STABLE else failures + 1
-            with anyio.move_on_after(pause(failures)):
+            failures = 0 if time.monotonic() - self._up_since > STABLE else failures + 1
+            with anyio.move_on_after(pause(failures, asked)):
                 await self.stopped.wait()
 
     async def expire_calls(self) -> None:
@@ -125,6 +129,7 @@ class Endpoint:
             self._process = uuid.uuid4().hex
         credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
         async with dial(self.access, credentials) as (dialed, answer):
+            self._up_since = time.monotonic()
             self._remember(answer.resume_key)
             received = self._resume(answer)
             await self.link.run(dialed, received)

@@ -192,14 +192,15 @@ def _broken(error: httpx.TransportError) -> ConnectionLost:
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:
     """Return the error that a reply of status 400 or more speaks of."""
     prefix = f"HTTP {response.status_code} {context}" if context else ""
-    error = document_error(response.status_code, response.content, prefix)
     wait = response.headers.get("Retry-After", "")
-    error.retry_after = float(wait) if wait.isdecimal() else None
-    return error
+    return document_error(response.status_code, response.content, prefix, wait)
 
 
-def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
-    """Return the error that an error document, or any other body of that status, speaks of."""
+def document_error(status: int, body: bytes, prefix: str = "", wait: str = "") -> OrbitError:
+    """Return the error that an error document, or any other body of that status, speaks of.
+
+    ``wait`` is the header ``Retry-After``.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -208,7 +209,9 @@ def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
         document = {}
     detail = str(document.get("detail") or f"HTTP {status}")
     text = f"{prefix}: {detail}" if prefix else detail
-    return OrbitError.from_reply(status, str(document.get("code", "")), text)
+    error = OrbitError.from_reply(status, str(document.get("code", "")), text)
+    error.retry_after = float(wait) if wait.isdecimal() else None
+    return error
 
 
 def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:

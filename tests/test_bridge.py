@@ -1,22 +1,20 @@
-import re
 from contextlib import asynccontextmanager
 
 import anyio
 import attrs
 import httpx
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from orbit_core._codec import to_data
-from orbit_core._dial import DialedSocket
 from orbit_core._frames import Kind, pack_value
 from orbit_core._link import Link
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
-from orbit_core.models import PluginInfo, Principal, Role
+from orbit_core.models import PluginInfo
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault_code, opened
+from tests.joining import endpoint_token, handshake, refused
 from tests.probe_plugin import PROBE
 from tests.waiting import until
 
@@ -38,33 +36,6 @@ async def admin(deployment):
 async def anybody(deployment):
     async with opened(deployment) as client:
         yield client
-
-
-def handshake(deployment, token, path="/register", **changes):
-    headers = {
-        "orbit-endpoint": "other",
-        "orbit-process": "p1",
-        "orbit-link-version": "1",
-        "Authorization": f"Bearer {token}" if token else None,
-    }
-    for name, value in changes.items():
-        headers[name.replace("_", "-")] = value
-    given = {name: value for name, value in headers.items() if value is not None}
-    url = deployment.url.replace("http", "ws") + path
-    return connect(url, additional_headers=given, compression=None, create_connection=DialedSocket)
-
-
-async def refused(deployment, token, **changes):
-    with pytest.raises(InvalidStatus) as told:
-        async with handshake(deployment, token, **changes):
-            pass
-    response = told.value.response
-    code = re.search(rb'"code":"(\w+)"', response.body)
-    return response.status_code, code and code[1].decode()
-
-
-async def endpoint_token(deployment, owner="alice", name=None):
-    return await deployment.token(Principal(owner, Role.ENDPOINT, endpoint=name))
 
 
 @pytest.mark.parametrize(

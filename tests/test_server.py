@@ -80,6 +80,7 @@ async def test_a_body_that_stands_still_is_given_up_typed(tmp_path, monkeypatch)
 
 async def test_one_address_may_not_hold_many_connections_without_a_request(tmp_path, monkeypatch):
     monkeypatch.setattr(_server, "HEADLESS_LIMIT", 2)
+    monkeypatch.setattr(_server, "HURRIED_TIMEOUT", 0.05)
     async with open_deployment(tmp_path) as deployment:
         streams = [await connected(deployment) for _ in range(3)]
         assert await closed(streams[2]) == b""
