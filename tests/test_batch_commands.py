@@ -1,10 +1,17 @@
+import os
 import signal
 from pathlib import Path
 
 import anyio
 import pytest
 
-from orbit_core.batch import OutputTooLarge, SchedulerFailed, SchedulerUnavailable, run
+from orbit_core.batch import (
+    OutputTooLarge,
+    SchedulerFailed,
+    SchedulerUnavailable,
+    commands,
+    run,
+)
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
@@ -63,6 +70,19 @@ async def test_a_cancelled_call_leaves_no_process(tmp_path):
         group.cancel_scope.cancel()
 
     assert is_gone(child)
+
+
+async def test_a_command_that_cannot_be_killed_keeps_nobody(tmp_path, monkeypatch, caplog):
+    child = tmp_path / "child"
+    monkeypatch.setattr(commands, "KILL_PATIENCE", 0.1)
+    with monkeypatch.context() as kernel:
+        kernel.setattr("os.killpg", lambda pid, signal: None)
+        with anyio.fail_after(10), pytest.raises(SchedulerUnavailable, match="no answer within"):
+            await run("/bin/sh", "-c", f"echo $$ > {child}; exec sleep 40", deadline=0.5)
+
+    assert "exec sleep 40 cannot be killed: it is left behind" in caplog.text
+    os.kill(int(child.read_text()), signal.SIGKILL)
+    await until(lambda: is_gone(child))
 
 
 async def test_an_endless_output_is_cut_off():

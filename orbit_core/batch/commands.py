@@ -1,19 +1,25 @@
 """Run a scheduler's commands, which may be slow, silent, broken or endless."""
 
+import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from subprocess import DEVNULL
 
 import anyio
 import attrs
-from anyio.abc import ByteReceiveStream
+from anyio.abc import Process
 
 from .errors import OutputTooLarge, SchedulerFailed, SchedulerUnavailable
 
+logger = logging.getLogger(__name__)
+
 DEADLINE = 10.0
 """Seconds that a command has, unless told otherwise."""
+
+KILL_PATIENCE = 2.0
+"""Seconds in which a killed command is gone, unless it hangs in the kernel, as on a dead mount."""
 
 LIMIT = 64 * 1024 * 1024
 """Bytes of output that are read, unless told otherwise."""
@@ -61,41 +67,46 @@ async def run(
     except OSError as error:
         raise SchedulerUnavailable(f"{command[0]} cannot be started: {error}") from None
 
-    def kill() -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
     texts = {"stdout": bytearray(), "stderr": bytearray()}
-    async with process:
-        try:
-            with anyio.fail_after(deadline):
-                async with anyio.create_task_group() as group:
-                    for name, text in texts.items():
-                        group.start_soon(_read, getattr(process, name), text, limit, kill)
-                status = await process.wait()
-        except TimeoutError:
-            kill()
-            raise SchedulerUnavailable(
-                f"{_shown(command)}: no answer within {deadline:g} s"
-            ) from None
-        except BaseException:  # a cancellation leaves no process behind either
-            kill()
-            raise
+    try:
+        with anyio.fail_after(deadline):
+            async with anyio.create_task_group() as group:
+                for name, text in texts.items():
+                    group.start_soon(_read, process, name, text, limit)
+            status = await process.wait()
+    except TimeoutError:
+        raise SchedulerUnavailable(f"{_shown(command)}: no answer within {deadline:g} s") from None
+    finally:
+        await _let_go(process, command)
     if any(len(text) > limit for text in texts.values()):
         raise OutputTooLarge(f"{_shown(command)}: more than {limit} bytes of output")
     stdout, stderr = (bytes(text).decode(errors="replace") for text in texts.values())
     return Output(command, status, stdout, stderr)
 
 
-async def _read(
-    stream: ByteReceiveStream, text: bytearray, limit: int, kill: Callable[[], None]
-) -> None:
+async def _read(process: Process, name: str, text: bytearray, limit: int) -> None:
     """Read to the end, or kill the writer of more than ``limit``."""
-    async for chunk in stream:
+    async for chunk in getattr(process, name):
         text += chunk
         if len(text) > limit:
-            kill()
+            _kill(process)
             return
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _let_go(process: Process, command: tuple[str, ...]) -> None:
+    """Close the pipes and leave no process behind, but one that hangs in the kernel."""
+    if process.returncode is None:
+        _kill(process)
+    with anyio.move_on_after(KILL_PATIENCE, shield=True):
+        await process.wait()
+        await process.aclose()  # which would wait for the process's end, whatever comes
+        return
+    logger.warning("%s cannot be killed: it is left behind", _shown(command))
 
 
 def _shown(command: tuple[str, ...]) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from orbit_core._guard import outlive
+
 from .errors import SchedulerUnavailable
 from .none import NoBatchSystem
 from .pbs import AuroraPbs, PbsPro
@@ -30,13 +32,11 @@ def batch_systems() -> tuple[BatchSystem, ...]:
     """
     found: list[BatchSystem] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        try:
+        with outlive(logger, "batch system %s cannot be loaded", entry.name):
             system = entry.load()()
             if not isinstance(system, BatchSystem):
                 raise TypeError(f"{entry.value} is no BatchSystem")
             found.append(system)
-        except Exception:  # another distribution's code may fail in any way
-            logger.exception("batch system %s cannot be loaded", entry.name)
     pbs = AuroraPbs() if AURORA.is_dir() else PbsPro()
     return (*found, Slurm(), pbs, NoBatchSystem())
 
