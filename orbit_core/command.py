@@ -13,6 +13,7 @@ import click
 from ._blocking import BridgeClient
 from ._codec import to_data
 from .config import read_secret
+from .models import own_sid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +57,7 @@ def open_plugin(
 ) -> Iterator[Any]:
     """Open a blocking client for a plugin, in the caller's lasting session or in ``sid``."""
     with open_client(context) as bridge:
-        session = sid or f"cli.{bridge.whoami()['owner']}"
+        session = sid or own_sid(bridge.whoami()["owner"])
         found = bridge.get_endpoint_client(endpoint)
         yield found.get_plugin(plugin, sid=session, lifetime="persistent")
 

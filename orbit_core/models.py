@@ -1,5 +1,6 @@
 """Name the values that travel: hosts, principals, notifications, topology, sessions, pages."""
 
+import hashlib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,21 @@ def check_name(value: object, what: str, *, reserved: frozenset[str] = frozenset
     if value.lower() in reserved:
         raise InvalidName(f"{what} {value!r} is a reserved word: choose another name")
     return value
+
+
+OWN_PREFIX = "cli."
+"""How the ids of the sessions begin in which `orbit` works, each for its owner alone."""
+
+
+def own_sid(owner: str) -> str:
+    """Return the id of the session in which ``owner`` works from the command line.
+
+    A name that is too long to be part of it is replaced by its SHA-256.
+    """
+    sid = f"{OWN_PREFIX}{owner}"
+    if len(sid) <= 64:
+        return sid
+    return f"{OWN_PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:60]}"
 
 
 class HostRole(StrEnum):

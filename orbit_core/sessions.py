@@ -21,7 +21,15 @@ from .errors import (
     StateUnavailable,
     UnknownSession,
 )
-from .models import Principal, SessionRecord, SessionRequest, Topology, check_name
+from .models import (
+    OWN_PREFIX,
+    Principal,
+    SessionRecord,
+    SessionRequest,
+    Topology,
+    check_name,
+    own_sid,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +111,7 @@ class Sessions:
         """Make a session, or reattach to the one that ``sid`` names.
 
         Raises InvalidName, InvalidBody, SessionConflict (contradicting policy), Forbidden
-        (somebody else's session), SessionExpired.
+        (somebody else's session, or an id kept for somebody else), SessionExpired.
         """
         wanted = from_wire(body, SessionRequest)
         settings = {
@@ -116,6 +124,8 @@ class Sessions:
             return entry.session if entry else await self._begin_default()
         lifetime, ttl = policy(wanted)
         if entry is None:
+            if sid.startswith(OWN_PREFIX) and sid != own_sid(principal.owner_key):
+                raise Forbidden(f"session {sid} is kept for another owner: choose another id")
             now = self._clock()
             record = SessionRecord(sid, principal.owner_key, lifetime, ttl, now, now, settings)
             return await self._begin(record, restored=False)

@@ -22,7 +22,7 @@ from orbit_core.errors import (
     StateUnavailable,
     UnknownSession,
 )
-from orbit_core.models import EndpointInfo, Principal, Role, Topology
+from orbit_core.models import EndpointInfo, Principal, Role, Topology, own_sid
 from orbit_core.sessions import PluginSession, Sessions
 from tests.machines import StoreMachine
 from tests.notes_plugin import NotesSession
@@ -205,6 +205,28 @@ async def test_somebody_elses_session_is_forbidden_alive_and_expired(sessions, c
         assert (caught.value.status_code, caught.value.detail) == (403, detail)
         clock.now += IDLE
         await sessions.sweep()
+
+
+@pytest.mark.parametrize("principal", [BOB, ADMIN, NODE], ids=["other", "admin", "endpoint"])
+async def test_the_id_of_a_command_line_is_for_its_owner_alone(sessions, principal):
+    with pytest.raises(Forbidden) as caught:
+        await sessions.register(principal, {"sid": "cli.alice"})
+
+    detail = "session cli.alice is kept for another owner: choose another id"
+    assert (caught.value.status_code, caught.value.detail) == (403, detail)
+    session = await sessions.register(ALICE, {"sid": "cli.alice"})
+    assert await sessions.register(ADMIN, {"sid": "cli.alice"}) is session
+
+
+@pytest.mark.parametrize("length", [60, 61, 64])
+async def test_an_owner_of_any_length_has_an_id_of_its_own(sessions, length):
+    owners = ["a" * length, "a" * (length - 1) + "b"]
+
+    for owner in owners:
+        principal = Principal(owner, Role.CLIENT)
+        assert await sessions.register(principal, {"sid": own_sid(owner)})
+
+    assert len(sessions) == 2
 
 
 @pytest.mark.parametrize("act", ["get", "unregister"])
