@@ -108,26 +108,30 @@ class Sessions:
             await self._wake(sid)
 
     async def register(self, principal: Principal, body: dict[str, Any]) -> PluginSession:
-        """Make a session, or reattach to the one that ``sid`` names.
+        """Make a session, or reattach to the one that ``sid`` names; one that expired starts anew.
 
         Raises InvalidName, InvalidBody, SessionConflict (contradicting policy), Forbidden
-        (somebody else's session, or an id kept for somebody else), SessionExpired.
+        (somebody else's session, or an id kept for somebody else).
         """
         wanted = from_wire(body, SessionRequest)
         settings = {
             key: value for key, value in body.items() if key not in ("sid", "lifetime", "ttl")
         }
         sid = self._new_sid() if wanted.sid is None else check_name(wanted.sid, "session id")
-        entry = await self._find(principal, sid)
+        try:
+            entry = await self._find(principal, sid)
+        except SessionExpired:
+            entry = None
         if sid == DEFAULT_SID:
             check_default_policy(wanted)
             return entry.session if entry else await self._begin_default()
         lifetime, ttl = policy(wanted)
         if entry is None:
-            if sid.startswith(OWN_PREFIX) and sid != own_sid(principal.owner_key):
+            owner = self._expired.get(sid) or principal.owner_key
+            if sid.startswith(OWN_PREFIX) and sid != own_sid(owner):
                 raise Forbidden(f"session {sid} is kept for another owner: choose another id")
             now = self._clock()
-            record = SessionRecord(sid, principal.owner_key, lifetime, ttl, now, now, settings)
+            record = SessionRecord(sid, owner, lifetime, ttl, now, now, settings)
             return await self._begin(record, restored=False)
         if (lifetime, ttl) != (entry.record.lifetime, entry.record.ttl):
             raise SessionConflict(
@@ -241,12 +245,15 @@ class Sessions:
         """Start a session; whoever asks for it meanwhile waits for the outcome."""
         session = self._factory(record.sid, record.settings, record.owner)
         entry = self._entries[record.sid] = _Entry(record, session, Access(record.last_access))
+        has_expired = self._expired.pop(record.sid, None) is not None
         try:
             await session.start(restored=restored)
             if not restored:
                 await self._write_down(entry)
         except BaseException:
             del self._entries[record.sid]
+            if has_expired:
+                self._expired[record.sid] = record.owner
             raise
         finally:
             entry.ready.set()

@@ -239,7 +239,7 @@ async def test_an_unknown_session_is_named(sessions, act):
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
-@pytest.mark.parametrize("act", ["register", "get", "unregister"])
+@pytest.mark.parametrize("act", ["get", "unregister"])
 async def test_an_expired_session_stays_expired(sessions, clock, restart, act, swept):
     session = await sessions.register(ALICE, {"sid": "s"})
     clock.now += IDLE
@@ -248,12 +248,42 @@ async def test_an_expired_session_stays_expired(sessions, clock, restart, act, s
 
     for found in (sessions, sessions, await restart()):
         with pytest.raises(SessionExpired) as caught:
-            await getattr(found, act)(ALICE, {"sid": "s"} if act == "register" else "s")
+            await getattr(found, act)(ALICE, "s")
 
         detail = "session s expired: register a new one"
         assert (caught.value.status_code, caught.value.detail) == (410, detail)
     assert session.calls == ["start", "close"]
     assert not session.is_active
+
+
+@pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
+@pytest.mark.parametrize("principal", [ALICE, ADMIN], ids=["owner", "admin"])
+async def test_an_expired_session_starts_anew_for_its_owner(
+    sessions, clock, restart, principal, swept
+):
+    old = await sessions.register(ALICE, {"sid": "s", "title": "old"})
+    clock.now += IDLE
+    if swept:
+        await sessions.sweep()
+
+    new = await sessions.register(principal, {"sid": "s", "ttl": 5})
+
+    assert (old.calls, new.calls, new.title) == (["start", "close"], ["start"], "")
+    assert await sessions.get(ALICE, "s") is new
+    with pytest.raises(Forbidden):
+        await sessions.get(BOB, "s")
+    assert await (await restart()).get(ALICE, "s")
+
+
+async def test_an_expired_session_that_does_not_start_anew_stays_expired(sessions, clock):
+    await sessions.register(ALICE, {"sid": "s"})
+    clock.now += IDLE
+
+    with pytest.raises(ValueError, match=r"on purpose in start$"):
+        await sessions.register(ALICE, {"sid": "s", "fails": "start"})
+
+    with pytest.raises(SessionExpired):
+        await sessions.get(ALICE, "s")
 
 
 async def test_a_closed_session_refuses_work(sessions):
@@ -788,11 +818,11 @@ class SessionsMachine(StoreMachine):
     def register(self, principal: Principal, sid: str, policy: dict[str, Any]) -> None:
         expected = self.expected(principal, sid)
         wrong = policy == {"ttl": 10} if sid == "default" else policy != self.policy_of(sid, policy)
-        if expected in (200, 404):
+        if expected in (200, 404, 410):
             if expected == 200:
                 self.touch(sid)
             elif not wrong:
-                owner = None if sid == "default" else principal.owner
+                owner = None if sid == "default" else self.expired.pop(sid, principal.owner)
                 self.live[sid] = Modelled(owner, policy, self.clock.now)
             expected = 409 if wrong else 200
 
