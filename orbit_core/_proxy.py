@@ -92,9 +92,10 @@ class Proxy:
         raw, plain = scope["raw_path"], b"/" + name.encode()
         if raw != plain and not raw.startswith(plain + b"/"):
             raise UnknownEndpoint(f"no endpoint is connected as {scope['raw_path']!r}")
-        if principal.endpoint is not None and member.applicant.owner != principal.owner:
+        if not member.serves(principal):
             raise Forbidden(
-                f"endpoint {principal.endpoint} may only call endpoints of {principal.owner}"
+                f"endpoint {name} takes calls of its owner alone: ask to have it started with "
+                "--shared, or use an endpoint of your own"
             )
         return member
 

@@ -52,11 +52,12 @@ Deliver = Callable[[Notification], None]
 
 @attrs.frozen
 class Hello:
-    """Say who joins."""
+    """Say who joins, and whether everybody may call it."""
 
     role: str = "standalone"
     version: str = ""
     plugins: dict[str, PluginInfo] = attrs.field(factory=dict)
+    shared: bool = False
 
 
 @attrs.frozen
@@ -81,6 +82,7 @@ class Member:
     since: float = attrs.field(factory=time.time)
     admitted: float = attrs.field(factory=time.monotonic)
     info: EndpointInfo | None = None
+    shared: bool = False
     packed: bytes = b""
     suspect_since: float | None = None
     notifications: int = 0
@@ -90,6 +92,12 @@ class Member:
     def name(self) -> str:
         """Return the endpoint's name."""
         return self.applicant.name
+
+    def serves(self, principal: Principal) -> bool:
+        """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""
+        return (
+            self.shared or principal.owner == self.applicant.owner or principal.role is Role.ADMIN
+        )
 
 
 class Registry:
@@ -215,6 +223,7 @@ class Registry:
         except InvalidBody as error:
             raise ProtocolError(error.detail) from None
         member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
+        member.shared = hello.shared
         self._note(member)
         known = [member.packed for member in self._members.values() if member.info is not None]
         member.link.send(Kind.WELCOME, 0, pack_joined(known))

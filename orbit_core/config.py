@@ -56,13 +56,17 @@ class BridgeConfig:
 
 @attrs.frozen(kw_only=True)
 class EndpointConfig:
-    """Hold an endpoint's settings, section ``[endpoint]``."""
+    """Hold an endpoint's settings, section ``[endpoint]``.
+
+    A ``shared`` endpoint takes everybody's calls; others take their owner's and administrators'.
+    """
 
     name: str | None = None
     url: str | None = None
     plugins: list[str] = attrs.field(factory=lambda: ["default"])
     token_file: Path | None = None
     cert: Path | None = None
+    shared: bool = False
     state_dir: Path | None = None
     log_level: LogLevel = "INFO"
     log_format: Literal["text", "json"] = "text"

@@ -66,9 +66,12 @@ class Uplink:
 class Endpoint:
     """Be one endpoint: its plugins, its link and its view of the topology."""
 
-    def __init__(self, name: str, access: Access, host: PluginHost, calls: Starter) -> None:
+    def __init__(
+        self, name: str, access: Access, host: PluginHost, calls: Starter, *, shared: bool
+    ) -> None:
         """Belong to the bridge that ``access`` names; `open_endpoint` makes one."""
         self.name = name
+        self.shared = shared
         self.access = access
         self.host = host
         self.topology = Topology()
@@ -138,9 +141,11 @@ class Endpoint:
         """Go on with the link if the bridge does, else begin a new one with a hello."""
         if answer.received is not None and not self.link.is_broken:
             return answer.received
-        self.link.reset(ConnectionLost("the bridge was restarted during the call"))
-        hello = Hello(self.host.host.role, version("orbit-core"), self.host.short_descriptions())
-        self.link.send(Kind.HELLO, 0, pack_value(to_data(hello)))
+        plugins = self.host.short_descriptions()
+        hello = Hello(self.host.host.role, version("orbit-core"), plugins, self.shared)
+        self.link.renew(
+            ConnectionLost("the bridge was restarted during the call"), pack_value(to_data(hello))
+        )
         return 0
 
     def _remember(self, resume_key: str) -> None:
@@ -208,12 +213,12 @@ async def open_endpoint(
         open_light_tasks() as calls,
         anyio.create_task_group() as group,
     ):
-        endpoint = Endpoint(name, access, plugin_host, calls)
+        endpoint = Endpoint(name, access, plugin_host, calls, shared=config.shared)
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
+            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             await plugin_host.load(
                 config.plugins, settings=settings or {}, hub=hub, available=available
             )
-            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)
             group.start_soon(endpoint.stay_linked)

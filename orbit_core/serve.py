@@ -57,6 +57,12 @@ class _JsonLines(logging.Formatter):
     "--token-file", type=click.Path(path_type=Path), help="Endpoint: file that holds its token."
 )
 @click.option(
+    "--shared",
+    is_flag=True,
+    default=None,
+    help="Endpoint: take every client's calls, not its owner's alone.",
+)
+@click.option(
     "--cert",
     type=click.Path(path_type=Path),
     help="Bridge: its certificate. Endpoint: the one to trust.",

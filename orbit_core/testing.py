@@ -136,11 +136,13 @@ class Deployment:
         targets: Sequence[str] = (),
         *,
         owner: str = ALICE.owner,
+        shared: bool = False,
         scheduler: str = "none",
         settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> AsyncIterator[Endpoint]:
         """Run one more endpoint of ``owner`` while the context is open; the same name is a restart.
 
+        A ``shared`` one takes the calls of other owners, too.
         ``targets`` are as for `open_deployment`; ``settings`` has a section per plugin instance.
         """
         token = await self.token(Principal(owner, Role.ENDPOINT, endpoint=name))
@@ -150,6 +152,7 @@ class Deployment:
             url=self.url,
             cert=self.bridge.config.cert,
             plugins=list(available),
+            shared=shared,
             state_dir=self._state_dir / "endpoints" / name,
         )
         role = HostRole.STANDALONE if scheduler == "none" else HostRole.LOGIN
@@ -172,6 +175,7 @@ async def open_deployment(
     *,
     plugins: Mapping[str, Sequence[str]] | None = None,
     config: BridgeConfig | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[Deployment]:
     """Run a bridge and endpoints while the context is open, keeping their state in ``state_dir``.
 
@@ -179,13 +183,14 @@ async def open_deployment(
     ``{"node7": ["orbit_sysinfo.plugin:SysInfoPlugin"]}``. A plugin is served under its class's
     ``plugin_name``, else under its module's last name; ``name=target`` serves it as ``name``.
     ``config`` changes the bridge's settings; it listens on a free port of 127.0.0.1 otherwise.
+    The endpoints are Alice's; if they are ``shared``, others may call them, too.
     """
     wanted = config or BridgeConfig(port=0, plugins=[])
     wanted = attrs.evolve(wanted, state_dir=wanted.state_dir or state_dir / "bridge")
     async with open_bridge(wanted) as bridge, AsyncExitStack() as stack:
         deployment = Deployment(bridge, {}, state_dir)
         for name, targets in (plugins or {}).items():
-            await stack.enter_async_context(deployment.endpoint(name, targets))
+            await stack.enter_async_context(deployment.endpoint(name, targets, shared=shared))
         yield deployment
 
 

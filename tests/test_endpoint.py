@@ -17,6 +17,7 @@ from orbit_core.errors import (
 )
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
+from tests.early_plugin import EARLY
 from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
 
@@ -111,6 +112,13 @@ async def test_a_plugin_may_not_call_the_endpoint_of_another_owner(deployment, c
     assert reply["answer"]["code"] == "forbidden"
 
 
+async def test_a_plugin_may_call_the_shared_endpoint_of_another_owner(deployment, client):
+    async with deployment.endpoint("everybodys", [PROBE], owner="bob", shared=True):
+        body = {"path": "/everybodys/probe/echo"}
+        reply = await client.request("POST", "/node/probe/hub", body)
+    assert (reply["status"], reply["answer"]["endpoint"]) == (200, "node")
+
+
 async def test_a_plugin_is_told_an_unknown_endpoint(client):
     reply = await client.request("POST", "/node/probe/hub", {"path": "/nobody/x"})
     assert (reply["status"], reply["answer"]["code"]) == (404, "unknown_endpoint")
@@ -178,6 +186,20 @@ async def test_an_endpoint_with_a_wrong_setting_does_not_start(deployment, tmp_p
     with pytest.raises(kind):
         async with open_endpoint(lonely(deployment, tmp_path, **changes), HOST, token="x"):
             pass
+
+
+async def test_what_a_plugin_says_and_asks_before_the_first_link_is_not_lost(deployment, client):
+    events = client.events(topic="news")
+    assert (await anext(events)).kind == "topology"
+    async with deployment.endpoint("other", [EARLY]) as endpoint:
+        plugin = endpoint.host.plugins.served["early"].plugin
+        with anyio.fail_after(10):
+            await plugin.answered.wait()
+            while (event := await anext(events)).kind != "notification":
+                pass
+    await events.aclose()
+    assert plugin.endpoints == ["node", "other"]
+    assert (event.data["plugin"], event.data["data"]) == ("early", "loaded")
 
 
 async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_path, caplog):

@@ -30,7 +30,7 @@ async def test_a_caller_over_its_rate_is_told_to_wait_and_nobody_else_is(deploym
     ):
         first = await alice.get("/node/probe/echo")
         refused = [await alice.get(path) for path in ("/node/probe/echo", "/endpoints")]
-        other = await bob.get("/node/probe/echo")
+        other = await bob.get("/endpoints")
     assert (first.status_code, other.status_code) == (200, 200)
     assert [fault(reply) for reply in refused] == [TOO_MANY, TOO_MANY]
     assert 998 <= int(refused[0].headers["Retry-After"]) <= 1000

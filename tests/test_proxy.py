@@ -7,8 +7,8 @@ import pytest
 
 from orbit_core.config import BridgeConfig
 from orbit_core.errors import BodyTooLarge, EndpointLost, UnknownEndpoint
-from orbit_core.testing import ALICE, open_deployment
-from tests.asking import fault_code, opened
+from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.asking import fault, fault_code, opened
 from tests.probe_plugin import PART, PROBE, probe_of
 from tests.waiting import until
 
@@ -273,3 +273,25 @@ async def test_a_client_that_takes_nothing_holds_up_nobody_else(deployment):
                 assert await other.request("GET", "/node/probe/echo")
         assert [stream.at_end for stream in link.streams.values()] == [False]
     await until(lambda: not link.streams)
+
+
+async def test_an_endpoint_takes_calls_of_its_owner_and_of_administrators_alone(deployment):
+    async with opened(deployment, await deployment.token(BOB)) as client:
+        refused = await client.get("/node/probe/echo")
+        assert "node" in (await client.post("/endpoint/list")).json()["data"]["endpoints"]
+    async with opened(deployment, await deployment.token(ADMIN)) as client:
+        assert (await client.get("/node/probe/echo")).json()["owner"] == "root"
+    assert fault(refused) == (
+        403,
+        "forbidden",
+        "endpoint node takes calls of its owner alone: ask to have it started with --shared, "
+        "or use an endpoint of your own",
+    )
+
+
+async def test_a_shared_endpoint_takes_everybodys_calls(tmp_path):
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, shared=True) as deployment,
+        opened(deployment, await deployment.token(BOB)) as client,
+    ):
+        assert (await client.get("/node/probe/echo")).json()["owner"] == "bob"
