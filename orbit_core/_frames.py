@@ -97,6 +97,12 @@ def frame_header(kind: Kind, stream: int, length: int, *, fin: bool = False) -> 
     return _HEADER.pack(kind, FIN if fin else 0, stream, length)
 
 
+def unpack_frame_header(header: bytes) -> tuple[Kind, int, bool]:
+    """Return the kind, stream and FIN flag of what `frame_header` made."""
+    kind, flags, stream, _ = _HEADER.unpack(header)
+    return Kind(kind), stream, bool(flags & FIN)
+
+
 def message_header(received: int) -> bytes:
     """Return the bytes that stand before a message's frames."""
     return _ACK.pack(received)

@@ -28,6 +28,7 @@ from ._frames import (
     message_header,
     split_message,
     unpack_count,
+    unpack_frame_header,
     unpack_map,
     unpack_request,
     unpack_response,
@@ -121,11 +122,11 @@ class Link:
         self._late: asyncio.TimerHandle | None = None
         self._room = anyio.Event()
         self._flushed = anyio.Event()
+        self._next_id = first_id
         self._start_over()
 
     def _start_over(self) -> None:
         self.is_broken = False
-        self._next_id = self._first_id
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._unacknowledged: deque[bytes] = deque()
@@ -172,8 +173,30 @@ class Link:
 
     def reset(self, error: OrbitError) -> None:
         """Begin a new link: every call in flight ends with ``error``, nothing is sent again."""
+        self._begin_anew(error, set())
+
+    def renew(self, error: OrbitError, hello: bytes) -> None:
+        """Begin a new link with a hello; what the old one never sent of calls and events follows.
+
+        Calls that were sent end with ``error``: nobody knows what became of them.
+        """
+        parts = [*self._queue]
+        waiting = [
+            (*unpack_frame_header(header), payload)
+            for header, payload in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        unsent = {stream for kind, stream, _, _ in waiting if kind == Kind.OPEN}
+        unsent &= self.streams.keys()
+        self._begin_anew(error, unsent)
+        self.send(Kind.HELLO, 0, hello)
+        for kind, stream, fin, payload in waiting:
+            if kind == Kind.EVENT or stream in unsent:
+                self.send(kind, stream, payload, fin=fin)
+
+    def _begin_anew(self, error: OrbitError, spared: set[int]) -> None:
         for stream in [*self.streams.values(), *self.served.values()]:
-            stream.fail(error)
+            if stream.id not in spared:
+                stream.fail(error)
         self._start_over()
         self._room.set()
 

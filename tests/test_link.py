@@ -139,6 +139,10 @@ async def echo(scope, receive, send):
         await send({"type": "http.response.body", "body": message["body"], "more_body": more})
 
 
+async def never(scope, receive, send):
+    await anyio.sleep_forever()
+
+
 async def whole(stream):
     await stream.response()
     body = b""
@@ -404,6 +408,35 @@ async def test_a_new_link_ends_the_calls_and_forgets_what_waits():
             await stream.response()
         links.connect()
         assert await whole(links.bridge.call(head(), b"new", fin=True)) == b"new"
+
+
+async def test_what_was_never_sent_is_sent_on_a_new_link_behind_its_hello():
+    async with anyio.create_task_group() as group:
+        links = Pair(group, echo)
+        links.endpoint.send_event(b"one")
+        unsent = links.endpoint.call(head(), b"", fin=False)
+        await unsent.write(b"body", fin=True)
+        left = links.endpoint.call(head(), b"left", fin=True)
+        left.cancel(ConnectionLost("the caller left"))
+        links.endpoint.send(Kind.SHUTDOWN, 0, b"")
+        links.endpoint.renew(ConnectionLost("restarted"), b"hello")
+        links.connect()
+        with anyio.fail_after(5):
+            assert await whole(unsent) == b"body"
+        assert links.heard == [(Kind.HELLO, b"hello"), (Kind.EVENT, b"one")]
+        group.cancel_scope.cancel()
+
+
+async def test_a_call_that_was_sent_ends_when_the_link_begins_anew():
+    async with pair(never) as links:
+        sent = links.endpoint.call(head(), b"", fin=True)
+        await until(lambda: links.bridge.served)
+        links.endpoint.cut()
+        unsent = links.endpoint.call(head(), b"", fin=True)
+        links.endpoint.renew(ConnectionLost("restarted"), b"hello")
+        with pytest.raises(ConnectionLost, match="restarted"):
+            await sent.response()
+        assert unsent.error is None
 
 
 async def test_a_handler_of_an_ended_call_cannot_answer_a_later_one():
