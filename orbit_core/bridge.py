@@ -180,7 +180,7 @@ class Bridge:
         try:
             principal = self.authenticator.principal(scope["headers"], _address(scope))
         except OrbitError:
-            if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+            if scope["path"] in OPEN_PATHS:
                 return _NOBODY
             raise
         if principal.role is Role.ENDPOINT and scope["path"] not in OPEN_PATHS:

@@ -125,6 +125,11 @@ async def test_everything_else_needs_a_token(anybody, path):
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("path", ["/endpoints", "/node/probe/echo"])
+async def test_what_a_browser_asks_beforehand_needs_a_token_too(anybody, path):
+    assert fault_code(await anybody.options(path)) == (401, "unauthorized")
+
+
 async def test_the_eleventh_wrong_token_in_a_minute_is_told_to_wait(deployment):
     async with opened(deployment, "orbit_wrong") as client:
         replies = [await client.get("/endpoints") for _ in range(11)]
