@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any, Self
 
 import anyio
@@ -121,11 +121,11 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         """
         client = AsyncBridgeClient(url, cert, token, **options)
         client.callbacks_in_threads = True
-        self._portal_owner: AbstractContextManager[BlockingPortal] = start_blocking_portal()
-        super().__init__(client, self._portal_owner.__enter__())
-        self._opened = self._portal.wrap_async_context_manager(client)
-        self._opened.__enter__()
-        self._is_open = True
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(client))
+            self._open = stack.pop_all()
+        super().__init__(client, portal)
 
     def __enter__(self) -> Self:
         """Return the client, which is open already."""
@@ -137,7 +137,4 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
 
     def close(self) -> None:
         """End the event stream and close the connections; closing again does nothing."""
-        if self._is_open:
-            self._is_open = False
-            self._opened.__exit__(None, None, None)
-            self._portal_owner.__exit__(None, None, None)
+        self._open.close()

@@ -2,12 +2,12 @@
 
 import logging
 import random
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio.to_thread
 import attrs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -124,7 +124,7 @@ async def dial(
     Raises ConnectionLost if it cannot be reached, else the error with which it refused.
     """
     secure = access.url.startswith("https")
-    context: ssl.SSLContext | None = trust(access.cert) if secure else None
+    context = await anyio.to_thread.run_sync(trust, access.cert) if secure else None
     try:
         connection = await connect(
             socket_url(access.url),

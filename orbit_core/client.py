@@ -5,8 +5,9 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self
@@ -86,7 +87,7 @@ class AsyncEndpointClient:
             raise UnknownRoute(
                 f"endpoint {self.name} serves no plugin {name!r}; available: {available}"
             )
-        kind = client_class(plugins[instance]["type"])
+        kind = await anyio.to_thread.run_sync(client_class, plugins[instance]["type"])
         client = kind(
             self._bridge.http, f"/{self.name}/{instance}", self._bridge, self.name, instance
         )
@@ -111,6 +112,33 @@ def client_class(plugin_type: str) -> type[PluginClient]:
     return PluginClient
 
 
+def _connect(
+    url: str | None, cert: str | Path | None, token: str | None, timeout: float
+) -> httpx.AsyncClient:
+    """Find the bridge, which reads files."""
+    access = resolve_access(url, token, cert)
+    transport = httpx.AsyncHTTPTransport(
+        verify=trust(access.cert),
+        limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+    )
+    headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+    return _http_client(access.url, RetryTransport(transport), headers, timeout)
+
+
+def _http_client(
+    url: str,
+    transport: httpx.AsyncBaseTransport,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = CALL_TIMEOUT,
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=url,
+        transport=transport,
+        headers=headers,
+        timeout=httpx.Timeout(30.0, read=timeout),
+    )
+
+
 class AsyncBridgeClient:
     """Reach a bridge. Use it as an asynchronous context manager."""
 
@@ -122,35 +150,9 @@ class AsyncBridgeClient:
         *,
         timeout: float = CALL_TIMEOUT,
     ) -> None:
-        """Find the bridge: argument over environment over configuration over a bridge on this host.
-
-        Raises ConfigError if there is none to be found.
-        """
-        access = resolve_access(url, token, cert)
-        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-        transport = httpx.AsyncHTTPTransport(
-            verify=trust(access.cert),
-            limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
-        )
-        self._set_up(access.url, RetryTransport(transport), headers, timeout)
-
-    @classmethod
-    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
-        """Return a client that sends through ``transport``, which knows who it speaks for."""
-        client = cls.__new__(cls)
-        client._set_up(url, transport, {}, CALL_TIMEOUT)
-        return client
-
-    def _set_up(
-        self, url: str, transport: httpx.AsyncBaseTransport, headers: dict[str, str], timeout: float
-    ) -> None:
-        self.url = url
-        self.http = httpx.AsyncClient(
-            base_url=url,
-            transport=transport,
-            headers=headers,
-            timeout=httpx.Timeout(30.0, read=timeout),
-        )
+        """Take what names the bridge, over the environment, the configuration, and this host's."""
+        self._connect = partial(_connect, url, cert, token, timeout)
+        self._http: httpx.AsyncClient | None = None
         self.callbacks_in_threads = False
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
@@ -158,8 +160,28 @@ class AsyncBridgeClient:
         self._topology_callbacks: list[TopologyCallback] = []
         self._listening: anyio.Event | None = None
 
+    @classmethod
+    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
+        """Return a client that sends through ``transport``, which knows who it speaks for."""
+        client = cls()
+        client._connect = partial(_http_client, url, transport)
+        return client
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """Return the HTTP client."""
+        if self._http is None:
+            raise RuntimeError("this client is not open: use it as a context manager")
+        return self._http
+
+    @property
+    def url(self) -> str:
+        """Return the bridge's URL."""
+        return str(self.http.base_url).rstrip("/")
+
     async def __aenter__(self) -> Self:
-        """Open the client's background tasks."""
+        """Find the bridge and open the client. Raises ConfigError if no bridge is to be found."""
+        self._http = await anyio.to_thread.run_sync(self._connect)
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         return self
 
@@ -173,7 +195,8 @@ class AsyncBridgeClient:
             self._group.cancel_scope.cancel()
             self._group = None
         await self._stack.aclose()
-        await self.http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Return the JSON that ``GET /node7/sysinfo/homedir`` or so answers. Raises OrbitError."""

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from ._codec import from_wire, to_data
 from ._dial import Answer, Credentials, dial, pause, socket_url
@@ -80,12 +81,19 @@ class Endpoint:
         self.fatal: OrbitError | None = None
         self._process = uuid.uuid4().hex
         self._key_file = host.store.path.parent / "resume.key"
-        self._resume_key = self._key_file.read_text() if self._key_file.exists() else None
+        self._resume_key: str | None = None
+        self._version = ""
         self._started = time.monotonic()
         self._has_linked = False
         self._up_since = math.inf
         self.link = Link(self._serve, calls, self._hear, first_id=1)
         self._site = host.site()
+
+    async def prepare(self) -> None:
+        """Read the version, and the key that takes the name back from the process of before."""
+        self._version = await anyio.to_thread.run_sync(version, "orbit-core")
+        if await anyio.Path(self._key_file).exists():
+            self._resume_key = await anyio.Path(self._key_file).read_text()
 
     def open_site(self) -> None:
         """Begin to serve the plugins that are loaded by now."""
@@ -133,7 +141,7 @@ class Endpoint:
         credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
         async with dial(self.access, credentials) as (dialed, answer):
             self._up_since = time.monotonic()
-            self._remember(answer.resume_key)
+            await self._remember(answer.resume_key)
             received = self._resume(answer)
             await self.link.run(dialed, received)
 
@@ -142,16 +150,16 @@ class Endpoint:
         if answer.received is not None and not self.link.is_broken:
             return answer.received
         plugins = self.host.short_descriptions()
-        hello = Hello(self.host.host.role, version("orbit-core"), plugins, self.shared)
+        hello = Hello(self.host.host.role, self._version, plugins, self.shared)
         self.link.renew(
             ConnectionLost("the bridge was restarted during the call"), pack_value(to_data(hello))
         )
         return 0
 
-    def _remember(self, resume_key: str) -> None:
+    async def _remember(self, resume_key: str) -> None:
         if resume_key and resume_key != self._resume_key:
             self._resume_key = resume_key
-            write_private(self._key_file, resume_key)
+            await anyio.to_thread.run_sync(write_private, self._key_file, resume_key)
 
     def _is_fatal(self, error: OrbitError) -> bool:
         if isinstance(error, NameInUse):
@@ -188,6 +196,14 @@ class Endpoint:
         self.host.hooks.topology_changed(self.topology)
 
 
+def _resolve(config: EndpointConfig, token: str | None) -> Access:
+    """Find the bridge, and try its certificate, which reads files. Raises ConfigError."""
+    access = resolve_access(config.url, token, config.cert, file=config)
+    if socket_url(access.url).startswith("wss:"):
+        trust(access.cert)
+    return access
+
+
 @asynccontextmanager
 async def open_endpoint(
     config: EndpointConfig,
@@ -204,9 +220,7 @@ async def open_endpoint(
     name = check_name(
         config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES
     )
-    access = resolve_access(config.url, token, config.cert, file=config)
-    if socket_url(access.url).startswith("wss:"):
-        trust(access.cert)
+    access = await anyio.to_thread.run_sync(_resolve, config, token)
     state_dir = config.state_dir or state_home() / name
     async with (
         open_host(name, host, state_dir) as plugin_host,
@@ -214,6 +228,7 @@ async def open_endpoint(
         anyio.create_task_group() as group,
     ):
         endpoint = Endpoint(name, access, plugin_host, calls, shared=config.shared)
+        await endpoint.prepare()
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
             plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             await plugin_host.load(

@@ -143,6 +143,25 @@ async def test_callbacks_need_an_open_client(deployment):
     await client.close()
 
 
+async def test_a_client_that_is_not_open_says_so(deployment):
+    client = AsyncBridgeClient(deployment.url)
+    with pytest.raises(
+        RuntimeError, match=r"^this client is not open: use it as a context manager"
+    ):
+        await client.list_endpoints()
+
+
+async def test_opening_a_client_does_not_block_the_loop(deployment, unblocked, monkeypatch):
+    monkeypatch.setenv("ORBIT_URL", deployment.url)
+    monkeypatch.setenv("ORBIT_TOKEN", await deployment.token())
+    async with AsyncBridgeClient() as client:
+        assert await client.get_endpoint_client("node").get_plugin("probe")
+
+
+async def test_a_client_knows_its_bridge(deployment, client):
+    assert client.url == deployment.url
+
+
 async def test_a_listener_that_is_refused_says_so(deployment, caplog):
     async with AsyncBridgeClient(deployment.url, token="orbit_wrong") as client:
         with pytest.raises(DeadlineExceeded):
@@ -264,7 +283,8 @@ async def test_a_busy_answer_is_returned_when_patience_is_over():
 
 async def test_a_certificate_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be used"):
-        AsyncBridgeClient("https://localhost", tmp_path / "nowhere.pem")
+        async with AsyncBridgeClient("https://localhost", tmp_path / "nowhere.pem"):
+            pass
 
 
 async def test_a_plugins_own_client_class_is_found(tmp_path):

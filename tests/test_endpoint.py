@@ -239,6 +239,12 @@ async def test_a_topology_that_is_none_breaks_the_link_and_it_begins_anew(
         await client.wait_for_endpoint("node")
 
 
+async def test_opening_an_endpoint_again_does_not_block_the_loop(deployment, unblocked):
+    for _ in range(2):
+        async with deployment.endpoint("other", [PROBE]) as endpoint:
+            assert endpoint.linked.is_set()
+
+
 async def test_what_a_later_bridge_may_say_is_passed_over(deployment, client):
     link = deployment.bridge.registry.get("node").link
     link.send(Kind.HELLO, 0, pack_value({}))
