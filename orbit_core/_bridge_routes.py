@@ -26,7 +26,7 @@ from ._registry import Member, Registry
 from ._server import Connection
 from .auth import COOKIE, Authenticator, Tokens
 from .errors import BadRequest, Forbidden, OrbitError
-from .models import EndpointInfo, HostDescription, Principal, Role, check_name
+from .models import EndpointInfo, HostDescription, Role, check_name
 from .web import Reply, model_body, principal_of
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Hub(Protocol):
     authenticator: Authenticator
     ring: EventRing
     collector: BridgeCollector
-    listeners: dict[Connection, str]
+    listeners: dict[Connection, tuple[str, str]]
     stopped: anyio.Event
 
     def describe_endpoints(self) -> dict[str, EndpointInfo]:
@@ -61,6 +61,10 @@ class Hub(Protocol):
 
     def describe_topology(self) -> dict[str, Any]:
         """Return the document of ``/endpoint/list``."""
+        ...
+
+    def cut_listeners(self, key: str) -> None:
+        """Cut the listeners that a token, or a cookie, let in."""
         ...
 
 
@@ -148,8 +152,10 @@ class BridgeRoutes:
         return reply
 
     async def close_cookie(self, request: Request) -> Response:
-        """Forget the cookie: log out."""
-        self._hub.authenticator.close_cookie(request.scope["headers"])
+        """Forget the cookie and cut the listeners that it let in: log out."""
+        closed = self._hub.authenticator.close_cookie(request.scope["headers"])
+        if closed:
+            self._hub.cut_listeners(closed)
         reply = Reply({"ok": True})
         reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return reply
@@ -190,7 +196,8 @@ class BridgeRoutes:
         query = request.query_params
         wanted = Filter(principal, query.get("endpoint"), query.get("plugin"), query.get("topic"))
         last = request.headers.get("last-event-id") or query.get("last_event_id")
-        return _EventStream(self._hub, principal, self._hub.ring.listen(wanted, last))
+        keys = (principal.token_id, self._hub.authenticator.cookie(request.scope["headers"]))
+        return _EventStream(self._hub, keys, self._hub.ring.listen(wanted, last))
 
     async def disconnect(self, request: Request) -> Response:
         """Tell an endpoint to leave."""
@@ -283,14 +290,14 @@ async def _describe(member: Member) -> None:
 class _EventStream(Response):
     """Send events until the client leaves, or takes nothing for `STALLED` seconds."""
 
-    def __init__(self, hub: Hub, principal: Principal, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, hub: Hub, keys: tuple[str, str], chunks: AsyncIterator[bytes]) -> None:
         super().__init__(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
         del self.headers["content-length"]
         self._hub = hub
-        self._principal = principal
+        self._keys = keys
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -300,7 +307,7 @@ class _EventStream(Response):
             await send({"type": "http.response.body", "body": b""})
             return
         if connection is not None:
-            self._hub.listeners[connection] = self._principal.token_id
+            self._hub.listeners[connection] = self._keys
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._send_all, send, connection)

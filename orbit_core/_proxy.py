@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from ._answer import CLIENT_LEFT, HOP_BY_HOP, Answer
 from ._frames import CHUNK, Headers, RequestHead
 from ._registry import Member, Registry
+from ._server import Connection
 from ._stream import Stream
 from .auth import COOKIE
 from .errors import (
@@ -32,7 +33,10 @@ _NOT_FORWARDED = HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
 
 
 class Proxy:
-    """Relay requests to the registered endpoints; ``statuses`` counts the answers."""
+    """Relay requests to the registered endpoints.
+
+    ``statuses`` counts the answers; ``callers`` has the token behind each connection in a call.
+    """
 
     def __init__(self, registry: Registry, *, max_body: int, timeout: float) -> None:
         """Refuse bodies over ``max_body`` bytes (0: no limit); ``timeout`` is the deadline."""
@@ -40,10 +44,14 @@ class Proxy:
         self._max_body = max_body
         self._timeout = timeout
         self.statuses: Counter[int] = Counter()
+        self.callers: dict[Connection, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request; every failure has the error document."""
         answer = Answer(scope, send)
+        connection: Connection | None = scope.get("orbit.connection")
+        if connection is not None:
+            self.callers[connection] = scope["orbit.principal"].token_id
         try:
             await self._relay(scope, receive, answer)
         except OrbitError as error:
@@ -52,6 +60,9 @@ class Proxy:
             else:
                 answer.status = error.status_code
                 await error_reply(error)(scope, receive, send)
+        finally:
+            if connection is not None:
+                del self.callers[connection]
         self.statuses[answer.status] += 1
 
     async def _relay(self, scope: Scope, receive: Receive, answer: Answer) -> None:

@@ -229,10 +229,16 @@ class Authenticator:
         self._cookies[_digest(value)] = (token.id, now + self._cookie_ttl)
         return value, self._cookie_ttl
 
-    def close_cookie(self, headers: Headers) -> None:
-        """Forget the cookie that the headers show, if any."""
-        value = _cookie_value(dict(headers).get(b"cookie", b""))
-        self._cookies.pop(_digest(value), None)
+    def cookie(self, headers: Headers) -> str:
+        """Return what the cookie that the headers show is kept under, if any."""
+        key = _digest(_cookie_value(dict(headers).get(b"cookie", b"")))
+        return key if key in self._cookies else ""
+
+    def close_cookie(self, headers: Headers) -> str:
+        """Forget the cookie that the headers show, and return what `cookie` said of it."""
+        key = self.cookie(headers)
+        self._cookies.pop(key, None)
+        return key
 
     def _by_cookie(self, header: bytes) -> Token | None:
         value = _cookie_value(header)

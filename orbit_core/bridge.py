@@ -86,7 +86,7 @@ class Bridge:
         )
         self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
         self.collector = BridgeCollector(registry, self.proxy, self.ring)
-        self.listeners: dict[Connection, str] = {}
+        self.listeners: dict[Connection, tuple[str, str]] = {}
         self._callers = RateLimit(config.rate_limit or math.inf, BURST)
         self._warnings = RateLimit(1 / 60, 0)
         self._registrar = Registrar(registry, self.authenticator)
@@ -156,14 +156,21 @@ class Bridge:
         }
 
     def cut_token(self, token_id: str) -> None:
-        """Cut the links and listeners that a token opened."""
+        """Cut the links, calls and listeners that a token opened."""
         for member in self.registry.members:
             if member.applicant.token_id == token_id:
                 self.registry.remove(
                     member.name, Forbidden(f"the token of endpoint {member.name} was revoked")
                 )
-        for connection, owner in list(self.listeners.items()):
-            if owner == token_id:
+        for connection, caller in list(self.proxy.callers.items()):
+            if caller == token_id:
+                connection.abort()
+        self.cut_listeners(token_id)
+
+    def cut_listeners(self, key: str) -> None:
+        """Cut the listeners that a token, or a cookie, let in."""
+        for connection, keys in list(self.listeners.items()):
+            if key in keys:
                 connection.abort()
 
     def _too_many(self, caller: str, wait: float) -> OrbitError:

@@ -1,4 +1,4 @@
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import attrs
@@ -11,11 +11,11 @@ from orbit_core._frames import Kind, pack_value
 from orbit_core._link import Link
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
-from orbit_core.models import PluginInfo
+from orbit_core.models import PluginInfo, Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault_code, opened
 from tests.joining import endpoint_token, handshake, refused
-from tests.probe_plugin import PROBE
+from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +282,50 @@ async def test_a_revoked_token_cuts_its_listeners(deployment, admin):
         await admin.delete(f"/tokens/{token.id}")
         with anyio.fail_after(5), pytest.raises(httpx.TransportError):
             await anext(chunks)
+
+
+@pytest.mark.parametrize("path", ["/node/probe/trickle", "/node/probe/hang"])
+async def test_a_revoked_token_cuts_its_calls_and_no_others(deployment, admin, path):
+    token, text = await deployment.bridge.tokens.create(Role.CLIENT, "alice")
+    broken = []
+
+    async def call(shown):
+        async with opened(deployment, shown) as client:
+            try:
+                await client.get(path)
+            except httpx.TransportError:
+                broken.append(shown)
+
+    async with anyio.create_task_group() as group:
+        for shown in (text, await deployment.token(ALICE)):
+            group.start_soon(call, shown)
+        probe = probe_of(deployment.endpoints["node"])
+        await until(lambda: probe.entered == 2)
+        assert len(deployment.bridge.proxy.callers) == 2
+        await admin.delete(f"/tokens/{token.id}")
+        await until(lambda: probe.cancelled == 1)
+        probe.go.set()
+    assert broken == [text]
+    assert not deployment.bridge.proxy.callers
+
+
+async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):
+    async with AsyncExitStack() as stack:
+        clients, streams = [], []
+        for _ in range(2):
+            client = opened(deployment, await deployment.token(ALICE))
+            await stack.enter_async_context(client)
+            await client.post("/auth")
+            del client.headers["Authorization"]
+            events = await stack.enter_async_context(client.stream("GET", "/events"))
+            streams.append(events.aiter_bytes())
+            await anext(streams[-1])
+            clients.append(client)
+        await clients[0].delete("/auth")
+        with anyio.fail_after(5), pytest.raises(httpx.TransportError):
+            await anext(streams[0])
+        await until(lambda: len(deployment.bridge.listeners) == 1)
+        assert (await clients[1].get("/auth")).status_code == 200
 
 
 async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
