@@ -43,10 +43,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 @attrs.frozen
 class _Kept:
-    """Hold what the disk holds: a token's description and the SHA-256 of its text."""
+    """Hold what the disk holds: a token's description and the SHA-256 of its text.
+
+    ``is_given`` says that the text was given to the bridge and not made by it.
+    """
 
     token: Token
     digest: str
+    is_given: bool = False
 
 
 class Tokens:
@@ -89,11 +93,12 @@ class Tokens:
             check_name(endpoint, "endpoint name", reserved=RESERVED_NAMES)
         if expires is not None and not 0 < expires < math.inf:
             raise BadRequest(f"a token expires after a positive number of seconds, not {expires}")
+        is_given = text is not None
         text = text or "orbit_" + secrets.token_urlsafe(32)
         now = time.time()
         until = None if expires is None else now + expires
         token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint)
-        await self._keep(_Kept(token, _digest(text)))
+        await self._keep(_Kept(token, _digest(text), is_given))
         return token, text
 
     async def _keep(self, kept: _Kept) -> None:
@@ -117,6 +122,13 @@ class Tokens:
             digest: kept for digest, kept in self._by_digest.items() if kept.token.id != token_id
         }
         self._ended(token_id)
+
+    async def forget_given(self, *, but: str | None) -> None:
+        """Revoke every token whose text was given, save ``but``."""
+        kept = [kept for kept in self._by_digest.values() if kept.is_given]
+        for former in kept:
+            if but is None or former.digest != _digest(but):
+                await self._forget(former.token.id)
 
     def list(self) -> list[Token]:
         """Return the tokens, oldest first."""

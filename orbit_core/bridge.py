@@ -261,7 +261,11 @@ async def open_bridge(
 
 
 async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
-    """Accept the token that is given as an administrator's, or make one on the first start."""
+    """Accept the token that is given as an administrator's, or make one on the first start.
+
+    One that was given to an earlier process, and is not to this, is accepted no more.
+    """
+    await tokens.forget_given(but=given)
     if given is not None:
         if tokens.find(given) is None:
             await tokens.create(Role.ADMIN, "admin", text=given)

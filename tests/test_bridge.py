@@ -431,6 +431,30 @@ async def test_a_given_token_is_accepted_as_an_administrators(tmp_path, monkeypa
             assert len(deployment.bridge.tokens.list()) == 1
 
 
+async def test_a_token_given_to_an_earlier_process_is_accepted_no_more(tmp_path, monkeypatch):
+    async def tokens_found(given):
+        monkeypatch.setenv("ORBIT_TOKEN", given)
+        async with open_deployment(tmp_path) as deployment:
+            found = []
+            for secret in ("first-secret", "second-secret"):
+                async with opened(deployment, secret) as client:
+                    found.append((await client.get("/auth")).status_code)
+            return found, len(deployment.bridge.tokens.list())
+
+    assert await tokens_found("first-secret") == ([200, 401], 1)
+    assert await tokens_found("second-secret") == ([401, 200], 1)
+    assert await tokens_found("") == ([401, 401], 1)
+
+
+async def test_the_bridges_own_token_may_be_given_and_stays(tmp_path, monkeypatch):
+    async with open_deployment(tmp_path):
+        text = (tmp_path / "bridge" / "admin.token").read_text()
+    for given in (text, "other-secret"):
+        monkeypatch.setenv("ORBIT_TOKEN", given)
+        async with open_deployment(tmp_path) as deployment, opened(deployment, text) as client:
+            assert (await client.get("/auth")).json()["role"] == "admin"
+
+
 async def test_the_first_start_leaves_an_administrators_token_for_this_user_alone(tmp_path):
     for _ in range(2):
         async with open_deployment(tmp_path) as deployment:
