@@ -47,8 +47,14 @@ CALL_LIMIT = 1024
 QUEUE_HIGH = 2 * 1024 * 1024
 """Bytes of queued frames from which body parts wait."""
 
+UNACKNOWLEDGED_HIGH = 16 * 1024 * 1024
+"""Bytes of unacknowledged messages from which body parts wait."""
+
 UNACKNOWLEDGED_LIMIT = 32 * 1024 * 1024
-"""Bytes of queued and unacknowledged messages from which events are refused."""
+"""Bytes of queued and unacknowledged messages from which calls and events are refused."""
+
+HELD_LIMIT = 64 * 1024 * 1024
+"""Bytes of queued and unacknowledged messages at which the link is given up."""
 
 ACK_MESSAGES = 32
 ACK_BYTES = 256 * 1024
@@ -127,16 +133,19 @@ class Link:
 
     def _start_over(self) -> None:
         self.is_broken = False
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._unacknowledged: deque[bytes] = deque()
-        self._unacknowledged_bytes = 0
+        self._forget_messages()
         self._acknowledged = 0
-        self._resend = 0
         self.received = 0
         self._received_bytes = 0
         self._told = 0
         self._is_late = False
+
+    def _forget_messages(self) -> None:
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._unacknowledged: deque[bytes] = deque()
+        self._unacknowledged_bytes = 0
+        self._resend = 0
 
     @property
     def is_attached(self) -> bool:
@@ -208,6 +217,8 @@ class Link:
             raise TooManyCalls(
                 f"{CALL_LIMIT} calls are in flight already: try again", retry_after=1.0
             )
+        if self._queued + self._unacknowledged_bytes > UNACKNOWLEDGED_LIMIT:
+            raise TooManyCalls("too much waits to be sent already: try again", retry_after=1.0)
         stream = Stream(self, self._next_id, deadline)
         self._next_id += 2
         self.streams[stream.id] = stream
@@ -219,6 +230,8 @@ class Link:
         self._queue.append(frame_header(kind, stream, len(payload), fin=fin))
         self._queue.append(payload)
         self._queued += len(payload) + 16
+        if self._queued + self._unacknowledged_bytes > HELD_LIMIT:
+            self._give_up()
         self._schedule()
 
     def send_event(self, payload: bytes) -> bool:
@@ -229,8 +242,8 @@ class Link:
         return True
 
     async def room(self) -> None:
-        """Wait until few enough bytes are queued for another body part."""
-        while self._queued > QUEUE_HIGH:
+        """Wait until few enough bytes are queued or unacknowledged for another body part."""
+        while self._queued > QUEUE_HIGH or self._unacknowledged_bytes > UNACKNOWLEDGED_HIGH:
             if self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
@@ -253,6 +266,15 @@ class Link:
         now = time.monotonic()
         for stream in [stream for stream in self.streams.values() if stream.is_overdue(now)]:
             stream.cancel(error(stream.deadline))
+
+    def _give_up(self) -> None:
+        """Let go of a link whose peer acknowledges nothing, and of what is held for it."""
+        logger.warning("giving up a link: more than %d bytes wait for its peer", HELD_LIMIT)
+        self.is_broken = True
+        self._forget_messages()
+        self._room.set()
+        if self._socket is not None:
+            self._socket.abort()
 
     def _is_ours(self, stream: int) -> bool:
         return stream % 2 == self._first_id % 2
@@ -373,6 +395,7 @@ class Link:
         while self._acknowledged < count:
             self._acknowledged += 1
             self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
+            self._room.set()
         self._resend = min(self._resend, len(self._unacknowledged))
 
     def _dispatch(self, frame: Frame) -> None:

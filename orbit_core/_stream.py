@@ -24,6 +24,10 @@ WINDOW = 1024 * 1024
 """Bytes of body that a sender may be ahead of the reader, per stream and direction."""
 
 
+SMALL = 16 * 1024
+"""Bytes of body up to which a response is sent even if much waits already."""
+
+
 class FrameSink(Protocol):
     """Take frames for the peer."""
 
@@ -88,6 +92,8 @@ class Stream:
 
     async def respond(self, head: ResponseHead, body: bytes, *, fin: bool) -> None:
         """Send the response's head and body, or its first part. Raises the stream's error."""
+        if len(body) > SMALL:
+            await self._sink.room()
         self._check()
         self.head = head
         first = body[:CHUNK]

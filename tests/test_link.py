@@ -2,6 +2,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -20,8 +21,16 @@ from orbit_core._frames import (
     pack_count,
     pack_request,
     pack_response,
+    split_message,
 )
-from orbit_core._link import CALL_LIMIT, UNACKNOWLEDGED_LIMIT, Link, SocketClosed
+from orbit_core._link import (
+    CALL_LIMIT,
+    HELD_LIMIT,
+    UNACKNOWLEDGED_HIGH,
+    UNACKNOWLEDGED_LIMIT,
+    Link,
+    SocketClosed,
+)
 from orbit_core._stream import WINDOW
 from orbit_core.errors import (
     ConnectionLost,
@@ -141,6 +150,13 @@ async def echo(scope, receive, send):
 
 async def never(scope, receive, send):
     await anyio.sleep_forever()
+
+
+LARGE = bytes(CHUNK)
+
+
+async def large(scope, receive, send):
+    await Response(LARGE)(scope, receive, send)
 
 
 async def whole(stream):
@@ -466,6 +482,69 @@ async def test_notifications_are_refused_when_megabytes_wait():
         link = Link(echo, group, lambda kind, payload: None, first_id=1)
         assert link.send_event(bytes(UNACKNOWLEDGED_LIMIT))
         assert not link.send_event(b"more")
+
+
+async def test_a_call_is_refused_when_megabytes_wait():
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=1)
+        link.send_event(bytes(UNACKNOWLEDGED_LIMIT))
+        with pytest.raises(TooManyCalls, match="too much waits"):
+            link.call(head(), b"", fin=True)
+
+
+class Mute:
+    """Be a peer that takes all there is and acknowledges nothing."""
+
+    def __init__(self, link, group):
+        near, self.wire = wires()
+        self.taken = 0
+        self.kinds = set()
+        self.wire.listen(self.take, lambda: None)
+        group.start_soon(link.run, near, 0)
+
+    def take(self, found):
+        self.taken += len(found)
+        self.kinds.update(frame.kind for frame in split_message(found)[1])
+
+    def say(self, *frames, received=0):
+        self.wire.write(message(*frames, received=received))
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.RESPONSE])
+async def test_a_body_waits_for_a_peer_that_gives_credit_but_acknowledges_nothing(kind):
+    async with anyio.create_task_group() as group:
+        link = Link(large, group, lambda kind, payload: None, first_id=2)
+        peer = Mute(link, group)
+        ids = range(1, 2 * 512, 2)
+        if kind is Kind.RESPONSE:
+            peer.say(*[frame(Kind.OPEN, n, pack_request(head(), b""), fin=True) for n in ids])
+        else:
+            for _ in ids:
+                stream = link.call(head(), b"", fin=False)
+                group.start_soon(partial(stream.write, LARGE, fin=True))
+        await until(lambda: peer.taken > UNACKNOWLEDGED_HIGH)
+        await anyio.wait_all_tasks_blocked()
+        assert link._unacknowledged_bytes + link._queued < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
+        assert not link.is_broken
+        peer.say(received=len(link._unacknowledged))
+        before = peer.taken
+        await until(lambda: peer.taken > before)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("attached", [True, False])
+async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, caplog):
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=2)
+        peer = Mute(link, group) if attached else None
+        for _ in range(HELD_LIMIT // 2**20):
+            link.send(Kind.TOPOLOGY, 0, bytes(2**20))
+            await anyio.lowlevel.checkpoint()
+        assert link.is_broken
+        assert link._unacknowledged_bytes + link._queued < 2**21
+        assert peer is None or peer.wire.is_closed
+        group.cancel_scope.cancel()
+    assert "giving up a link" in caplog.text
 
 
 async def test_flushing_waits_until_the_socket_has_everything():
