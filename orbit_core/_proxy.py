@@ -68,6 +68,14 @@ class Proxy:
     async def _relay(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         principal: Principal = scope["orbit.principal"]
         member = self._member(scope, principal)
+        member.count_in(principal.owner)
+        try:
+            await self._call(member, scope, receive, answer)
+        finally:
+            member.count_out(principal.owner)
+
+    async def _call(self, member: Member, scope: Scope, receive: Receive, answer: Answer) -> None:
+        principal: Principal = scope["orbit.principal"]
         headers, length, timeout = self._request_headers(scope["headers"])
         head = RequestHead(
             scope["method"],

@@ -3,6 +3,7 @@
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp
 
 from ._codec import from_wire, to_data
 from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
-from ._link import Link, Socket
+from ._link import CALL_LIMIT, Link, Socket
 from ._tasks import Starter
 from ._wire_events import unpack_event
 from .errors import (
@@ -21,6 +22,7 @@ from .errors import (
     InvalidBody,
     NameInUse,
     OrbitError,
+    TooManyRequests,
     UnknownEndpoint,
 )
 from .models import (
@@ -43,6 +45,10 @@ HELLO_TIMEOUT = 10.0
 """Seconds after its handshake in which an endpoint must say who it is."""
 
 FLUSH_TIMEOUT = 1.0
+
+OWNER_LIMIT = CALL_LIMIT // 4
+"""Calls to one endpoint that the tokens of one owner may have in flight, so that others can, too.
+"""
 
 EXPIRY_INTERVAL = 0.25
 """Seconds between looks for overdue calls."""
@@ -86,12 +92,28 @@ class Member:
     packed: bytes = b""
     suspect_since: float | None = None
     notifications: int = 0
+    callers: Counter[str] = attrs.field(factory=Counter)
     descriptions: HostDescription | None = None
 
     @property
     def name(self) -> str:
         """Return the endpoint's name."""
         return self.applicant.name
+
+    def count_in(self, owner: str) -> None:
+        """Count one more call of ``owner`` in flight. Raises TooManyRequests."""
+        if self.callers[owner] >= OWNER_LIMIT:
+            raise TooManyRequests(
+                f"{OWNER_LIMIT} calls of yours to {self.name} are in flight: wait for some",
+                retry_after=1.0,
+            )
+        self.callers[owner] += 1
+
+    def count_out(self, owner: str) -> None:
+        """Count a call of ``owner`` that is over."""
+        self.callers[owner] -= 1
+        if not self.callers[owner]:
+            del self.callers[owner]
 
     def serves(self, principal: Principal) -> bool:
         """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""

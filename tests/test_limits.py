@@ -1,10 +1,14 @@
+import anyio
 import httpx
 import pytest
 
+from orbit_core import _registry
 from orbit_core._rates import RateLimit
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault, opened
+from tests.probe_plugin import PROBE, probe_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +74,28 @@ async def test_a_request_just_over_the_rate_waits_for_its_turn(deployment):
     async with await speaking_for(ADMIN, deployment) as admin:
         replies = [await admin.get("/endpoints") for _ in range(4)]
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
+
+
+async def test_an_owner_with_many_calls_in_flight_leaves_room_for_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(_registry, "OWNER_LIMIT", 3)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, shared=True) as deployment,
+        await speaking_for(ALICE, deployment) as alice,
+        await speaking_for(BOB, deployment) as bob,
+        anyio.create_task_group() as group,
+    ):
+        probe = probe_of(deployment.endpoints["node"])
+        for _ in range(3):
+            group.start_soon(alice.get, "/node/probe/hang")
+        await until(lambda: probe.entered == 3)
+        refused = await alice.get("/node/probe/echo")
+        assert (await bob.get("/node/probe/echo")).status_code == 200
+        probe.go.set()
+        await until(lambda: not deployment.bridge.registry.get("node").callers)
+        assert (await alice.get("/node/probe/echo")).status_code == 200
+    detail = "3 calls of yours to node are in flight: wait for some"
+    assert fault(refused) == (429, "too_many_requests", detail)
+    assert refused.headers["Retry-After"] == "1"
 
 
 async def test_without_a_limit_nobody_is_refused(tmp_path):
