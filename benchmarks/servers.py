@@ -8,6 +8,7 @@ import anyio
 import uvicorn
 from plugin_under_load import bare
 
+from orbit_core._loop import run_server
 from orbit_core.bridge import open_bridge
 from orbit_core.config import BridgeConfig, EndpointConfig
 from orbit_core.endpoint import open_endpoint
@@ -35,7 +36,6 @@ async def _endpoint(url: str, name: str, state: Path | None, token: str, cert: P
 
 def main(role: str, *arguments: str) -> None:
     """Run one server until killed."""
-    uvloop = {"use_uvloop": True}
     paths = [Path(argument) if argument else None for argument in arguments]
     match role:
         case "bare":
@@ -50,12 +50,10 @@ def main(role: str, *arguments: str) -> None:
                 ssl_keyfile=arguments[2] or None,
             )
         case "bridge":
-            anyio.run(
-                _bridge, int(arguments[0]), paths[1], paths[2], paths[3], backend_options=uvloop
-            )
+            run_server(_bridge, int(arguments[0]), paths[1], paths[2], paths[3])
         case "endpoint":
             url, name, _, token, _ = arguments
-            anyio.run(_endpoint, url, name, paths[2], token, paths[4], backend_options=uvloop)
+            run_server(_endpoint, url, name, paths[2], token, paths[4])
 
 
 if __name__ == "__main__":

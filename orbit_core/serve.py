@@ -13,6 +13,7 @@ import anyio
 import attrs
 import click
 
+from ._loop import run_server
 from ._watchdog import watch_loop
 from .bridge import open_bridge
 from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret, take
@@ -85,17 +86,13 @@ def serve(role: str, config: Path | None, **options: Any) -> None:
     if role == "bridge":
         bridge = override(file.bridge, _fitting(role, BridgeConfig, options))
         _set_up_logging(bridge.log_level, bridge.log_format)
-        _run(_serve_bridge, bridge, file.plugin, token)
+        run_server(_serve_bridge, bridge, file.plugin, token)
     else:
         endpoint = override(file.endpoint, _fitting(role, EndpointConfig, options))
         _set_up_logging(endpoint.log_level, endpoint.log_format)
         if named is not None and token is None and endpoint.token_file is None:
             endpoint = attrs.evolve(endpoint, token_file=Path(named))
-        _run(_serve_endpoint, endpoint, file.plugin, token)
-
-
-def _run(function: Any, *arguments: Any) -> None:
-    anyio.run(function, *arguments, backend_options={"use_uvloop": True})
+        run_server(_serve_endpoint, endpoint, file.plugin, token)
 
 
 def _names(text: str | None) -> list[str] | None:

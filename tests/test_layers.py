@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks _guard _rates",
+    "errors models _tasks _guard _rates _loop",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
