@@ -6,6 +6,7 @@ nobody anything: it is cut when its connection stalls, and told of a gap when th
 
 import json
 import secrets
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,18 @@ BATCH = 512
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 
+@attrs.frozen(eq=False)
+class _Kept:
+    """Hold an event's bytes and what filters ask; its parsed data may be much larger."""
+
+    endpoint: str
+    plugin: str
+    topic: str
+    owner: str | None
+    encoded: bytes
+    time: float
+
+
 @attrs.frozen
 class Filter:
     """Say what a listener wants to hear; None means everything."""
@@ -35,21 +48,14 @@ class Filter:
     plugin: str | None = None
     topic: str | None = None
 
-    def passes(self, notification: Notification) -> bool:
+    def passes(self, event: _Kept) -> bool:
         """Tell whether the listener may and wants to hear this."""
         return (
-            (self.endpoint is None or self.endpoint == notification.endpoint)
-            and (self.plugin is None or self.plugin == notification.plugin)
-            and (self.topic is None or self.topic == notification.topic)
-            and self.principal.may_use(notification.owner)
+            (self.endpoint is None or self.endpoint == event.endpoint)
+            and (self.plugin is None or self.plugin == event.plugin)
+            and (self.topic is None or self.topic == event.topic)
+            and self.principal.may_use(event.owner)
         )
-
-
-@attrs.define(frozen=True, eq=False)
-class _Kept:
-    notification: Notification
-    encoded: bytes
-    time: float
 
 
 class EventRing:
@@ -85,7 +91,10 @@ class EventRing:
         self._end += 1
         encoded = b"id: %s-%d\ndata: %s\n\n" % (self._epoch.encode(), self._end, document)
         now = time.monotonic()
-        self._kept.append(_Kept(notification, encoded, now))
+        plugin, topic = sys.intern(notification.plugin), sys.intern(notification.topic)
+        self._kept.append(
+            _Kept(notification.endpoint, plugin, topic, notification.owner, encoded, now)
+        )
         self._bytes += len(encoded)
         while self._kept and (
             self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds
@@ -159,7 +168,7 @@ class EventRing:
             gap = self._gap(start - position, start)
             position = start
         batch = islice(self._kept, position - start, position - start + BATCH)
-        chosen = [kept.encoded for kept in batch if wanted.passes(kept.notification)]
+        chosen = [kept.encoded for kept in batch if wanted.passes(kept)]
         return min(position + BATCH, self._end), gap + b"".join(chosen)
 
     def _gap(self, lost: int | None, resumes_after: int) -> bytes:

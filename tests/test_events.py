@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import anyio
 import pytest
@@ -210,6 +211,17 @@ async def test_an_event_larger_than_the_ring_is_a_gap_and_ends_nothing():
         found.append(news("small"))
         assert b"small" in await anext(events)
     await events.aclose()
+
+
+async def test_the_ring_keeps_an_events_bytes_alone():
+    class Data(list):
+        pass
+
+    found, data = ring(), Data()
+    kept = weakref.ref(data)
+    found.append(news(data))
+    del data
+    assert kept() is None
 
 
 async def test_an_old_event_leaves_the_ring():
