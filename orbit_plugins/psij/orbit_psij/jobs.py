@@ -4,6 +4,7 @@ A job is on disk before it is started. Its later states are written some moments
 known: after a crash they are read from the job's own files.
 """
 
+import logging
 import signal
 import time
 import uuid
@@ -14,7 +15,7 @@ import anyio
 import attrs
 
 from orbit_core import PluginContext, PluginSession
-from orbit_core.errors import IdempotencyMismatch, OrbitError
+from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
 from .errors import SubmitFailed, UnknownJob
 from .executors import Executors, Report
@@ -22,7 +23,16 @@ from .files import Ending, JobFiles
 from .job import Job, Notify, judge, news_of, silent
 from .journal import Journal
 from .models import JobRecord, JobState, Submission
+from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
+
+logger = logging.getLogger(__name__)
+
+FORGET_INTERVAL = 60.0
+"""Seconds between looks for jobs that ended long ago."""
+
+REQUEST_KEPT = 24 * 3600.0
+"""Seconds for which a repeated request finds the job that the first one made."""
 
 CANCEL_GRACE = 5.0
 """Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
@@ -39,6 +49,8 @@ class Jobs:
         self._background = context.background
         self._executors = Executors(context.directory / "run", self._hear)
         self._journal = Journal(context, self._record)
+        self._settings = context.settings(Settings)
+        self._expired = ExpiredJobs(context)
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
@@ -47,7 +59,8 @@ class Jobs:
     async def open(self) -> None:
         """Read what there is from before a restart, without acting on it yet."""
         await self._executors.open()
-        for record in await self._journal.records():
+        await self._expired.load()
+        for record in sorted(await self._journal.records(), key=lambda record: record.created):
             self._add(record)
         self._background(self._journal.run)
         self._background(self._watch.run)
@@ -76,9 +89,10 @@ class Jobs:
         return {job.record.sid for job in self._jobs.values() if not job.record.state.is_final}
 
     def get(self, sid: str, job_id: str) -> Job:
-        """Return one of a session's jobs. Raises UnknownJob."""
+        """Return one of a session's jobs. Raises UnknownJob, JobExpired."""
         job = self._jobs.get(job_id)
         if job is None or not _belongs(job, sid):
+            self._expired.check(sid, job_id)
             raise UnknownJob(f"session {sid} has no job {job_id}")
         return job
 
@@ -129,6 +143,7 @@ class Jobs:
         over: list[Job] = []
         for job in jobs:
             is_over = job.record.state.is_final
+            self._forget_request(job)
             job.advance(discard=True, cancel_requested=job.record.cancel_requested or not is_over)
             self._journal.mark(job.record.job_id)
             if is_over:
@@ -153,6 +168,27 @@ class Jobs:
         waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
+        await self._let_go()
+        self._background(self._keep_letting_go)
+
+    async def _keep_letting_go(self) -> None:
+        while True:
+            await anyio.sleep(FORGET_INTERVAL)
+            try:
+                await self._let_go()
+            except StateUnavailable as error:
+                logger.error("old jobs stay for now: %s", error.detail)
+
+    async def _let_go(self) -> None:
+        """Delete jobs that ended long ago, with their output, and forget old requests."""
+        now = time.time()
+        for job in list(self._requests.values()):
+            if job.record.created < now - REQUEST_KEPT:
+                self._forget_request(job)
+        old = due((job.record for job in self._jobs.values()), self._settings, now)
+        if old:
+            await self._expired.add(old, now)
+            await self._delete([self._jobs[record.job_id] for record in old])
 
     def _resume_one(self, job: Job, sight: Sight) -> None:
         if sight.start is None and not job.record.cancel_requested:
@@ -236,10 +272,15 @@ class Jobs:
     async def _delete(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._jobs.pop(job.record.job_id, None)
-            self._requests.pop((job.record.sid, job.record.request_key or ""), None)
+            self._forget_request(job)
         if jobs:
             await self._journal.delete([job.record.job_id for job in jobs])
             await remove_files(jobs)
+
+    def _forget_request(self, job: Job) -> None:
+        place = (job.record.sid, job.record.request_key or "")
+        if self._requests.get(place) is job:
+            del self._requests[place]
 
 
 def _belongs(job: Job, sid: str) -> bool:

@@ -84,10 +84,10 @@ Opener = Callable[..., AbstractAsyncContextManager[User]]
 
 @asynccontextmanager
 async def _open(
-    directory: Path, sid: str = "lab", principal: Principal = ALICE
+    directory: Path, sid: str = "lab", principal: Principal = ALICE, **settings: Any
 ) -> AsyncIterator[User]:
     with blockbuster_ctx("orbit_psij"):
-        async with open_plugin(TARGET, directory, instance="psij") as served:
+        async with open_plugin(TARGET, directory, instance="psij", settings=settings) as served:
             assert served.status.state == "served", served.status
             async with served.http(principal) as http:
                 body = {"sid": sid, "lifetime": "persistent"}
