@@ -18,16 +18,17 @@ from starlette.types import Receive, Scope, Send
 
 from . import _openapi
 from ._codec import from_wire, to_data
+from ._description import describe_route
 from ._events import EventRing, Filter
 from ._frames import RequestHead
-from ._host import PluginHost, describe_route
+from ._host import PluginHost
 from ._metrics import BridgeCollector, render
 from ._registry import Member, Registry
 from ._server import Connection
 from .auth import COOKIE, Authenticator, Tokens
 from .errors import BadRequest, Forbidden, OrbitError
 from .models import EndpointInfo, HostDescription, Role, check_name
-from .web import Reply, model_body, principal_of
+from .web import Reply, model_body, principal_of, takes
 
 logger = logging.getLogger(__name__)
 
@@ -124,19 +125,19 @@ class BridgeRoutes:
         page = _PAGE.format(version=version("orbit-core"), rows=rows)
         return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'self'"})
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Reply:
         """Tell that the process serves requests."""
         uptime = round(time.monotonic() - self._started, 2)
         return Reply(
             {"status": "healthy", "version": version("orbit-core"), "uptime_seconds": uptime}
         )
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> Reply:
         """Tell whether the bridge can do its work: its state can be written."""
         await self._hub.host.store.space("ready").put("ready", time.time())
         return Reply({"status": "ready"})
 
-    async def open_cookie(self, request: Request) -> Response:
+    async def open_cookie(self, request: Request) -> Reply:
         """Exchange a bearer token for a random, expiring cookie."""
         authenticator = self._hub.authenticator
         reply = Reply({"ok": True})
@@ -151,7 +152,7 @@ class BridgeRoutes:
             )
         return reply
 
-    async def close_cookie(self, request: Request) -> Response:
+    async def close_cookie(self, request: Request) -> Reply:
         """Forget the cookie and cut the listeners that it let in: log out."""
         closed = self._hub.authenticator.close_cookie(request.scope["headers"])
         if closed:
@@ -160,12 +161,12 @@ class BridgeRoutes:
         reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return reply
 
-    async def who(self, request: Request) -> Response:
+    async def who(self, request: Request) -> Reply:
         """Tell the caller who it is."""
         principal = principal_of(request)
         return Reply({"owner": principal.owner_key, "role": principal.role})
 
-    async def list_endpoints(self, request: Request) -> Response:
+    async def list_endpoints(self, request: Request) -> Reply:
         """List the endpoints with their plugins and portal pages."""
         document = self._hub.describe_topology()
         described = await self._descriptions()
@@ -175,7 +176,7 @@ class BridgeRoutes:
                     entry["plugins"][instance]["ui_config"] = plugin.ui_config
         return Reply({"data": document})
 
-    async def endpoints(self, request: Request) -> Response:
+    async def endpoints(self, request: Request) -> Reply:
         """List the endpoints in short."""
         rows = [
             {
@@ -199,7 +200,7 @@ class BridgeRoutes:
         keys = (principal.token_id, self._hub.authenticator.cookie(request.scope["headers"]))
         return _EventStream(self._hub, keys, self._hub.ring.listen(wanted, last))
 
-    async def disconnect(self, request: Request) -> Response:
+    async def disconnect(self, request: Request) -> Reply:
         """Tell an endpoint to leave."""
         _require_admin(request)
         name = request.path_params["name"]
@@ -208,22 +209,23 @@ class BridgeRoutes:
         await self._hub.registry.shut_down(name, f"disconnected by {principal_of(request).owner}")
         return Reply({"status": "shutdown", "endpoint": name})
 
-    async def terminate(self, request: Request) -> Response:
+    async def terminate(self, request: Request) -> Reply:
         """Stop the bridge."""
         _require_admin(request)
         self._hub.stopped.set()
         return Reply({"status": "terminating", "message": "the bridge stops now"})
 
-    async def plugins(self, request: Request) -> Response:
+    async def plugins(self, request: Request) -> Reply:
         """Tell which plugins the bridge hosts, and why others are not served."""
         return Reply(self._hub.host.description())
 
-    async def list_tokens(self, request: Request) -> Response:
+    async def list_tokens(self, request: Request) -> Reply:
         """List the tokens, without their texts."""
         _require_admin(request)
         return Reply({"tokens": to_data(self._hub.tokens.list())})
 
-    async def create_token(self, request: Request) -> Response:
+    @takes(TokenRequest)
+    async def create_token(self, request: Request) -> Reply:
         """Make a token; its text is in the answer and nowhere else."""
         _require_admin(request)
         wanted = await model_body(request, TokenRequest)
@@ -236,7 +238,7 @@ class BridgeRoutes:
         )
         return Reply({**to_data(token), "token": text})
 
-    async def revoke_token(self, request: Request) -> Response:
+    async def revoke_token(self, request: Request) -> Reply:
         """Forget a token and cut what it opened."""
         _require_admin(request)
         await self._hub.tokens.revoke(request.path_params["id"])
@@ -246,7 +248,7 @@ class BridgeRoutes:
         """Give figures to Prometheus."""
         return Response(render(self._hub.collector), media_type=CONTENT_TYPE_LATEST)
 
-    async def openapi(self, request: Request) -> Response:
+    async def openapi(self, request: Request) -> Reply:
         """Describe every route, the plugins' included."""
         own = [describe_route(route) for route in self.routes()]
         own += [describe_route(route, "/bridge") for route in self.bridge_routes()]

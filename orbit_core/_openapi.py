@@ -49,17 +49,18 @@ def _add(paths: dict[str, Any], prefix: str, route: RouteDescription, tag: str) 
     plain = _PARAMETER.sub(r"{\1}", path)
     for method in route.methods:
         if method != "HEAD":
-            paths.setdefault(plain, {})[method.lower()] = _operation(
-                path, method, route.summary, tag
-            )
+            paths.setdefault(plain, {})[method.lower()] = _operation(path, method, route, tag)
 
 
-def _operation(path: str, method: str, summary: str, tag: str) -> dict[str, Any]:
+def _operation(path: str, method: str, route: RouteDescription, tag: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": "The answer"}
+    if route.answer is not None:
+        answer["content"] = {"application/json": {"schema": route.answer}}
     operation: dict[str, Any] = {
-        "summary": summary,
+        "summary": route.summary,
         "tags": [tag],
         "responses": {
-            "200": {"description": "The answer"},
+            "200": answer,
             "default": {
                 "description": "What went wrong",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
@@ -73,5 +74,9 @@ def _operation(path: str, method: str, summary: str, tag: str) -> dict[str, Any]
             for name in names
         ]
     if method in ("POST", "PUT", "PATCH"):
-        operation["requestBody"] = {"content": {"application/json": {"schema": {"type": "object"}}}}
+        schema = route.body or {"type": "object"}
+        operation["requestBody"] = {
+            "required": "required" in schema,
+            "content": {"application/json": {"schema": schema}},
+        }
     return operation

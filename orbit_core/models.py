@@ -200,11 +200,16 @@ class PluginStatus:
 
 @attrs.frozen
 class RouteDescription:
-    """Describe one route of a plugin: its path below the instance, and one line of what it does."""
+    """Describe one route of a plugin: its path below the instance, and one line of what it does.
+
+    ``body`` and ``answer`` are the JSON Schemas of the bodies, None where nobody said.
+    """
 
     path: str
     methods: list[str] = attrs.field(factory=list)
     summary: str = ""
+    body: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
 
 
 @attrs.frozen

@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +20,10 @@ from ._idempotency import Idempotency
 from .context import PluginContext
 from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
 from .hookspecs import PROJECT, hookimpl
-from .models import HostInfo, HostRole, Topology, UIConfig, check_name
+from .models import HostInfo, HostRole, SessionRequest, Topology, UIConfig, check_name
 from .plugins import installed
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
-from .web import Reply, json_body, principal_of
+from .web import Reply, json_body, principal_of, takes
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +201,7 @@ class Plugin:
         async def respond_once(request: Request) -> Response:
             return await self._idempotency.answer(request, respond)
 
-        endpoint = respond_once if idempotent else respond
-        endpoint.__doc__ = inspect.getdoc(handler)
+        endpoint = wraps(handler)(respond_once if idempotent else respond)
         self._routes.append(Route("/" + path.lstrip("/"), endpoint, methods=[method]))
 
     def _add_standard_routes(self) -> None:
@@ -214,6 +213,7 @@ class Plugin:
         self.add_route_get("ui_config", self._ui_config)
         self.add_route_get("ui_module", self._ui_module)
 
+    @takes(SessionRequest)
     async def _register_session(self, request: Request) -> dict[str, Any]:
         """Open a session, or reattach to the one that ``sid`` names."""
         session = await self.sessions.register(principal_of(request), await json_body(request))

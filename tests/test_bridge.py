@@ -187,6 +187,10 @@ async def test_the_description_covers_the_bridge_and_the_plugins(admin):
     assert item["summary"] == "Answer with a parameter."
     assert [parameter["name"] for parameter in item["parameters"]] == ["item"]
     assert "requestBody" in document["paths"]["/node/probe/sink"]["post"]
+    token = document["paths"]["/tokens"]["post"]["requestBody"]
+    assert token["required"] is True
+    fields = token["content"]["application/json"]["schema"]["properties"]
+    assert list(fields) == ["role", "owner", "expires", "endpoint"]
 
 
 async def test_the_figures_count_endpoints_and_calls(admin):

@@ -112,7 +112,7 @@ class Jobs:
             str(uuid.uuid4()),
             session.sid,
             wanted.executor,
-            wanted.spec,
+            wanted.job_spec,
             created=now,
             changed=now,
             owner=session.owner,
@@ -288,7 +288,7 @@ def _belongs(job: Job, sid: str) -> bool:
 
 
 def _checked(known: Job, wanted: Submission) -> Job:
-    if (known.record.spec, known.record.executor) != (wanted.spec, wanted.executor):
+    if (known.record.spec, known.record.executor) != (wanted.job_spec, wanted.executor):
         raise IdempotencyMismatch("this Idempotency-Key was used for another job: use a new key")
     return known
 

@@ -97,7 +97,7 @@ class JobSpec:
 class Submission:
     """Ask for a job on one of PSI/J's executors."""
 
-    spec: JobSpec
+    job_spec: JobSpec
     executor: str = "local"
 
 
