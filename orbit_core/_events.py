@@ -71,7 +71,7 @@ class EventRing:
         self._describe_topology = describe_topology
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
-        self._epoch = secrets.token_hex(4)
+        self._epoch = secrets.token_hex(4).encode()
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
         self._end = 0
@@ -89,7 +89,7 @@ class EventRing:
         """Add a notification. Raises TypeError or ValueError if its data is not JSON."""
         document = _document(notification, encode_data(notification)).encode()
         self._end += 1
-        encoded = b"id: %s-%d\ndata: %s\n\n" % (self._epoch.encode(), self._end, document)
+        encoded = b"%sdata: %s\n\n" % (self._id(self._end), document)
         now = time.monotonic()
         plugin, topic = sys.intern(notification.plugin), sys.intern(notification.topic)
         self._kept.append(
@@ -102,19 +102,28 @@ class EventRing:
             self._bytes -= len(self._kept.popleft().encoded)
         self._changed.set()
 
+    def _id(self, position: int) -> bytes:
+        """Return the line that says how much a listener has heard."""
+        return b"id: %s-%d\n" % (self._epoch, position)
+
     def topology_changed(self) -> None:
         """Have listeners told the topology anew."""
         self._topology_version += 1
         self._topology = b""
         self._changed.set()
 
-    def _topology_frame(self) -> bytes:
+    def _topology_event(self) -> bytes:
+        """Return the topology's event without an id."""
         if not self._topology:
             data = json.dumps(
                 {"topic": "topology", "data": self._describe_topology()}, separators=(",", ":")
             )
             self._topology = b"data: %s\n\n" % data.encode()
         return self._topology
+
+    def _topology_after(self, position: int) -> bytes:
+        """Return the topology's event for a listener that has heard all up to ``position``."""
+        return self._id(position) + self._topology_event()
 
     async def listen(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
         """Yield what a listener is to be sent: the topology first, then events as they come.
@@ -132,12 +141,12 @@ class EventRing:
     async def _follow(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
         position, missed = self._resume(last_event_id)
         version = self._topology_version
-        yield self._topology_frame() + missed
+        yield self._topology_event() + missed if missed else self._topology_after(position)
         while True:
             position, chunk = self._take(position, wanted)
             if version != self._topology_version:
                 version = self._topology_version
-                chunk += self._topology_frame()
+                chunk += self._topology_after(position)
             if chunk:
                 yield chunk
             elif position == self._end and (comment := await self._silence()):
@@ -156,7 +165,7 @@ class EventRing:
         if last_event_id is None:
             return self._end, b""
         epoch, _, number = last_event_id.rpartition("-")
-        if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
+        if epoch.encode() != self._epoch or not (number.isascii() and number.isdecimal()):
             return self._end, self._gap(None, self._end)
         return min(int(number), self._end), b""
 
@@ -173,7 +182,7 @@ class EventRing:
 
     def _gap(self, lost: int | None, resumes_after: int) -> bytes:
         data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": resumes_after}})
-        return b"event: gap\ndata: %s\n\n" % data.encode()
+        return b"event: gap\n%sdata: %s\n\n" % (self._id(resumes_after), data.encode())
 
 
 def _document(notification: Notification, encoded_data: str) -> str:

@@ -186,7 +186,20 @@ async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
     await events.aclose()
 
 
-async def test_events_come_again_after_the_bridge_was_restarted(tmp_path):
+async def test_an_event_stream_that_broke_before_its_first_event_misses_none(deployment, client):
+    events = client.events(topic="news")
+    assert (await anext(events)).kind == "topology"
+    (connection,) = deployment.bridge.listeners
+    connection.abort()
+    await notify(client, 1)
+    with anyio.fail_after(10):
+        while (event := await anext(events)).kind != "notification":
+            pass
+    assert event.data["data"] == 1
+    await events.aclose()
+
+
+async def test_a_bridge_that_was_restarted_tells_of_a_gap(tmp_path):
     async with open_deployment(tmp_path) as first:
         url, token = first.url, await first.token()
     config = BridgeConfig(
@@ -194,11 +207,14 @@ async def test_events_come_again_after_the_bridge_was_restarted(tmp_path):
     )
     async with AsyncBridgeClient(url, token=token) as client:
         events = client.events()
-        for _ in range(2):
-            async with open_bridge(config):
-                with anyio.fail_after(15):
-                    assert (await anext(events)).kind == "topology"
+        async with open_bridge(config):
+            assert (await anext(events)).kind == "topology"
+        async with open_bridge(config):
+            with anyio.fail_after(15):
+                found = [await anext(events), await anext(events)]
         await events.aclose()
+    assert [event.kind for event in found] == ["topology", "gap"]
+    assert found[1].data["lost"] is None
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -67,6 +67,29 @@ async def test_a_notification_has_the_documented_frame(client):
     }  # fmt: skip
 
 
+async def test_a_listener_that_only_heard_the_topology_hears_what_it_missed(deployment, client):
+    async with listen(client) as response:
+        last, _ = await Listening(response).event("topology")
+    await notify(client, 1)
+    await arrived(deployment, 1)
+    async with listen(client, last) as response:
+        stream = Listening(response)
+        again, _ = await stream.event("topology")
+        _, data = await stream.event()
+    assert again == last
+    assert data["data"] == 1
+
+
+async def test_a_topology_after_a_notification_does_not_take_its_listener_back(deployment, client):
+    async with listen(client, topic="other") as response:
+        stream = Listening(response)
+        first, _ = await stream.event("topology")
+        await notify(client, 1)
+        async with deployment.endpoint("second"):
+            second, _ = await stream.event("topology")
+    assert (first[-2:], second[-2:]) == ("-0", "-1")
+
+
 async def test_a_change_of_the_topology_is_told(deployment, client):
     async with listen(client) as response:
         stream = Listening(response)
@@ -98,7 +121,7 @@ async def test_a_listener_that_comes_back_hears_what_it_missed_once(deployment, 
 async def test_the_last_event_id_may_come_as_a_parameter(deployment, client):
     await notify(client, 1)
     await arrived(deployment, 1)
-    epoch = deployment.bridge.ring._epoch
+    epoch = deployment.bridge.ring._epoch.decode()
     async with listen(client, last_event_id=f"{epoch}-0") as response:
         assert (await Listening(response).event())[1]["data"] == 1
 
@@ -106,8 +129,16 @@ async def test_the_last_event_id_may_come_as_a_parameter(deployment, client):
 @pytest.mark.parametrize("last", ["other-5", "nonsense", "-", "x-²"])
 async def test_an_id_of_another_time_brings_a_gap(client, last):
     async with listen(client, last_event_id=last) as response:
-        _, gap = await Listening(response).event("gap")
+        stream = Listening(response)
+        topology = await stream.frame()
+        present, gap = await stream.event("gap")
     assert gap["lost"] is None
+    assert "id" not in topology
+    async with listen(client, present) as response:
+        stream = Listening(response)
+        assert (await stream.event("topology"))[0] == present
+        await notify(client, 1)
+        assert (await stream.event())[1]["data"] == 1
 
 
 async def test_what_the_ring_no_longer_holds_is_a_counted_gap(tmp_path):
@@ -119,13 +150,14 @@ async def test_what_the_ring_no_longer_holds_is_a_counted_gap(tmp_path):
         for number in range(20):
             await notify(client, number)
         await arrived(deployment, 20)
-        last = f"{deployment.bridge.ring._epoch}-1"
+        last = f"{deployment.bridge.ring._epoch.decode()}-1"
         async with listen(client, last) as response:
             stream = Listening(response)
-            _, gap = await stream.event("gap")
+            told, gap = await stream.event("gap")
             _, first = await stream.event()
     assert gap["lost"] == first["data"] - 1
     assert gap["resumes_after"] == first["data"]
+    assert told == last.removesuffix("1") + str(gap["resumes_after"])
 
 
 @pytest.mark.parametrize(
@@ -227,7 +259,7 @@ async def test_the_ring_keeps_an_events_bytes_alone():
 async def test_an_old_event_leaves_the_ring():
     found = ring(max_seconds=-1.0)
     found.append(news(1))
-    events = found.listen(Filter(ADMIN), f"{found._epoch}-0")
+    events = found.listen(Filter(ADMIN), f"{found._epoch.decode()}-0")
     await anext(events)
     with anyio.fail_after(5):
         assert b'"gap"' in await anext(events)
@@ -238,7 +270,7 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
     found = ring(max_bytes=10_000_000)
     for number in range(2000):
         found.append(news(number))
-    events = found.listen(Filter(ADMIN, topic="news"), f"{found._epoch}-0")
+    events = found.listen(Filter(ADMIN, topic="news"), f"{found._epoch.decode()}-0")
     text = b""
     with anyio.fail_after(5):
         while text.count(b"\nid: ") + text.startswith(b"id: ") < 1999:
