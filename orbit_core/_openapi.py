@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from ._description import schema_of
 from .models import HostDescription, RouteDescription
 
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
@@ -20,6 +21,10 @@ _ERROR = {
     },
 }
 
+_PLUGINS = RouteDescription(
+    "/plugins", ["GET"], "Describe the plugins served here.", answer=schema_of(HostDescription)
+)
+
 
 def document(
     bridge: Iterable[RouteDescription], endpoints: Mapping[str, HostDescription]
@@ -29,6 +34,7 @@ def document(
     for route in bridge:
         _add(paths, "", route, "bridge")
     for endpoint, description in endpoints.items():
+        _add(paths, f"/{endpoint}", _PLUGINS, endpoint)
         for instance, plugin in description.plugins.items():
             for route in plugin.routes:
                 _add(paths, f"/{endpoint}/{instance}", route, f"{endpoint}/{instance}")
