@@ -4,7 +4,8 @@ import html
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -25,8 +26,9 @@ from ._host import PluginHost
 from ._metrics import BridgeCollector, render
 from ._registry import Member, Registry
 from ._server import Connection
+from ._tasks import open_tasks
 from .auth import COOKIE, Authenticator, Tokens
-from .errors import BadRequest, Forbidden, OrbitError
+from .errors import BadRequest, Forbidden, OrbitError, Unavailable
 from .models import EndpointInfo, HostDescription, Role, check_name
 from .web import Reply, model_body, principal_of, takes
 
@@ -292,7 +294,9 @@ async def _describe(member: Member) -> None:
 class _EventStream(Response):
     """Send events until the client leaves, or takes nothing for `STALLED` seconds."""
 
-    def __init__(self, hub: Hub, keys: tuple[str, str], chunks: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, hub: Hub, keys: tuple[str, str], chunks: AsyncGenerator[bytes, None]
+    ) -> None:
         super().__init__(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -311,21 +315,24 @@ class _EventStream(Response):
         if connection is not None:
             self._hub.listeners[connection] = self._keys
         try:
-            async with anyio.create_task_group() as group:
+            async with open_tasks() as group:
                 group.start_soon(self._send_all, send, connection)
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                group.cancel_scope.cancel()
         finally:
             if connection is not None:
                 del self._hub.listeners[connection]
 
     async def _send_all(self, send: Send, connection: Connection | None) -> None:
-        async for chunk in self._chunks:
-            with anyio.move_on_after(STALLED) as scope:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if scope.cancelled_caught and connection is not None:
-                connection.abort()
+        async with aclosing(self._chunks):
+            async for chunk in self._chunks:
+                with anyio.move_on_after(STALLED) as scope:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if scope.cancelled_caught:
+                    break
+        if connection is None:
+            raise Unavailable(f"you took no event for {STALLED:g} s: listen anew")
+        connection.abort()
 
 
 def _require_admin(request: Request) -> None:

@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from itertools import islice
 
 import anyio
@@ -125,7 +125,9 @@ class EventRing:
         """Return the topology's event for a listener that has heard all up to ``position``."""
         return self._id(position) + self._topology_event()
 
-    async def listen(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
+    async def listen(
+        self, wanted: Filter, last_event_id: str | None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield what a listener is to be sent: the topology first, then events as they come.
 
         With a ``last_event_id``, what was missed comes before what is new, after a ``gap`` event

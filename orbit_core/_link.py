@@ -449,8 +449,10 @@ class Link:
             with anyio.CancelScope() as stream.scope:
                 if stream.error is None:
                     await self._app(_scope(head), call.receive, call.send)
-        except ResponseAborted:
-            stream.cancel(InternalError("the handler failed after its response began"))
+        except ResponseAborted as aborted:
+            reason = aborted.__cause__
+            failed = InternalError("the handler failed after its response began")
+            stream.cancel(reason if isinstance(reason, OrbitError) else failed)
         except OrbitError as error:
             stream.cancel(error)
         except Exception:  # whatever a peer asks for must not end the link, which serves others too

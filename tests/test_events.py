@@ -9,7 +9,7 @@ from orbit_core._events import EventRing, Filter
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Notification
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
-from tests.probe_plugin import PROBE, notify
+from tests.probe_plugin import PROBE, notify, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +282,26 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
     ]
     assert numbers == list(range(2000))
     await events.aclose()
+
+
+async def test_a_plugin_whose_listening_stalls_begins_anew_and_misses_nothing(
+    deployment, client, monkeypatch
+):
+    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    hub = probe_of(deployment.endpoints["node"]).context.hub
+    events = hub.events(topic="news")
+    await anext(events)
+    for number in range(5):
+        await notify(client, [number, "x" * 1_000_000])
+    await until(lambda: not deployment.bridge.ring.listeners)
+    found = []
+    with anyio.fail_after(20):
+        while len(found) < 5:
+            event = await anext(events)
+            if event.kind == "notification":
+                found.append(event.data["data"][0])
+    await events.aclose()
+    assert found == list(range(5))
 
 
 async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):
