@@ -12,7 +12,7 @@ import anyio.lowlevel
 from starlette.types import Scope, Send
 
 from ._frames import Headers, ResponseHead
-from ._server import Connection
+from ._http import Connection
 from ._stream import Stream
 from .errors import ConnectionLost, OrbitError
 

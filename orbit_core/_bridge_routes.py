@@ -23,9 +23,9 @@ from ._description import describe_route
 from ._events import EventRing, Filter
 from ._frames import RequestHead
 from ._host import PluginHost
+from ._http import Connection
 from ._metrics import BridgeCollector, render
 from ._registry import Member, Registry
-from ._server import Connection
 from ._tasks import open_tasks
 from .auth import COOKIE, Authenticator, Tokens
 from .errors import BadRequest, Forbidden, OrbitError, Unavailable

@@ -1,38 +1,33 @@
 """Serve an ASGI application with uvicorn, hardened against clients that stall.
 
-What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a request whose
-head never ends, a peer that takes no data, a socket that stays after its handler returned, frames
-compressed to bombs.
+What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a peer that
+takes no data, a socket that stays after its handler returned, frames compressed to bombs; and in
+`_http` a request whose head never ends.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import socket
 import ssl
-from collections import Counter
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ._frames import SOCKET_LIMIT
+from ._http import HttpProtocol
 from ._link import SocketClosed
 from .config import BridgeConfig, check_private
 from .errors import ConfigError
-
-HEAD_TIMEOUT = 5.0
-"""Seconds in which a connection must show a whole request head."""
-
-HEADLESS_LIMIT, HURRIED_TIMEOUT = 64, 1.0
-"""Connections per address that may be without a first request at one time, and the seconds in which
-one more must show its head: many endpoints behind one address may all come back in one moment."""
 
 TLS_HANDSHAKE_TIMEOUT = 5.0
 
@@ -41,76 +36,6 @@ USER_TIMEOUT = 30_000
 
 PING_INTERVAL, PING_TIMEOUT = 20.0, 60.0
 """Seconds; lenient, so that a plugin that blocks its endpoint's loop makes it busy, not lost."""
-
-
-class Connection:
-    """Let an application hear that its client left, and cut a client that takes no data."""
-
-    __slots__ = ("_transport", "on_lost")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        """Stand for ``transport``; ``on_lost`` is called once when it goes, if set."""
-        self._transport = transport
-        self.on_lost: Callable[[], None] | None = None
-
-    def abort(self) -> None:
-        """Drop the connection and what waits to be sent on it."""
-        self._transport.abort()
-
-    def lost(self) -> None:
-        """Tell whoever listens."""
-        if self.on_lost is not None:
-            self.on_lost()
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """Give every request its connection, and every head a deadline."""
-
-    headless: ClassVar[Counter[str]] = Counter()
-    connection: Connection
-    _head_timer: asyncio.TimerHandle | None = None
-    _is_headless = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the deadline, an early one if too many of the same address wait already."""
-        super().connection_made(transport)
-        self.connection = Connection(transport)
-        self._address = self.client[0] if self.client else ""
-        self.headless[self._address] += 1
-        self._is_headless = True
-        is_one_too_many = self.headless[self._address] > HEADLESS_LIMIT
-        self._start_timer(HURRIED_TIMEOUT if is_one_too_many else HEAD_TIMEOUT)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application."""
-        self._head_arrived()
-        super().connection_lost(exc)
-        self.connection.lost()
-
-    def on_message_begin(self) -> None:
-        """Put the connection where the application finds it."""
-        super().on_message_begin()
-        self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
-        if self._head_timer is None:
-            self._start_timer(HEAD_TIMEOUT)
-
-    def on_headers_complete(self) -> None:
-        """End the deadline."""
-        self._head_arrived()
-        super().on_headers_complete()
-
-    def _start_timer(self, seconds: float) -> None:
-        self._head_timer = self.loop.call_later(seconds, self.transport.abort)
-
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        if self._is_headless:
-            self._is_headless = False
-            self.headless[self._address] -= 1
-            if not self.headless[self._address]:
-                del self.headless[self._address]
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -126,6 +51,11 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def is_busy(self) -> bool:
         """Tell whether the transport's buffer is full."""
         return not self.writable.is_set()
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the endpoint."""
+        return unsent_bytes(self.transport)
 
     def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
         """Hand over what came already and what comes from now on."""
@@ -185,6 +115,20 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.abort()
         else:
             self._receive(message)
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes wait in a transport and, where the system tells, in its socket.
+
+    What a socket holds (Linux, tcp(7), SIOCOUTQ) may take a slow network longer than a minute.
+    """
+    waiting = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError, ValueError):
+        answer = fcntl.ioctl(
+            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
+        )
+        waiting += int.from_bytes(answer, sys.byteorder)
+    return waiting
 
 
 class _Server(uvicorn.Server):

@@ -18,12 +18,13 @@ from ._bridge_routes import BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
 from ._host import PluginHost, open_host
+from ._http import Connection
 from ._metrics import BridgeCollector
 from ._proxy import Proxy
 from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
-from ._server import Connection, check_exposure, serve
+from ._server import check_exposure, serve
 from ._tasks import open_light_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient

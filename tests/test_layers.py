@@ -17,7 +17,7 @@ ROWS = [
     "batch",
     "_codec _store _lock _frames _session _lifetimes",
     "values config context _wire_events web auth _idempotency plugin_client _stream",
-    "hookspecs sessions _description _link _events _server _watchdog host_role",
+    "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport",
     "client _register _answer _proxy _metrics _openapi _bridge_routes _dial bridge endpoint",
     "_blocking testing command cli serve",

@@ -5,7 +5,7 @@ import httpx
 import pytest
 import trustme
 
-from orbit_core import _proxy, _server
+from orbit_core import _http, _proxy
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig, EndpointConfig
@@ -48,7 +48,7 @@ async def closed(stream):
 
 @pytest.mark.parametrize("begin", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
 async def test_a_head_that_never_ends_is_closed_and_others_are_served(tmp_path, monkeypatch, begin):
-    monkeypatch.setattr(_server, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(_http, "HEAD_TIMEOUT", 0.2)
     async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
         await slow.send(begin or b"\r\n")
         async with httpx.AsyncClient() as client:
@@ -57,7 +57,7 @@ async def test_a_head_that_never_ends_is_closed_and_others_are_served(tmp_path, 
 
 
 async def test_a_second_head_that_never_ends_is_closed_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(_server, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(_http, "HEAD_TIMEOUT", 0.2)
     async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
         await slow.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HT")
         assert (await closed(slow)).count(b"HTTP/1.1 200") == 1
@@ -79,14 +79,14 @@ async def test_a_body_that_stands_still_is_given_up_typed(tmp_path, monkeypatch)
 
 
 async def test_one_address_may_not_hold_many_connections_without_a_request(tmp_path, monkeypatch):
-    monkeypatch.setattr(_server, "HEADLESS_LIMIT", 2)
-    monkeypatch.setattr(_server, "HURRIED_TIMEOUT", 0.05)
+    monkeypatch.setattr(_http, "HEADLESS_LIMIT", 2)
+    monkeypatch.setattr(_http, "HURRIED_TIMEOUT", 0.05)
     async with open_deployment(tmp_path) as deployment:
         streams = [await connected(deployment) for _ in range(3)]
         assert await closed(streams[2]) == b""
         for stream in streams:
             await stream.aclose()
-        await until(lambda: not _server.HttpProtocol.headless)
+        await until(lambda: not _http.HttpProtocol.headless)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "127.evil.example", "node7"])
