@@ -1,8 +1,6 @@
 """Serve the bridge's own routes: discovery, events, authentication, tokens, health, description."""
 
 import html
-import json
-import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -18,27 +16,19 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from . import _openapi
-from ._codec import from_wire, to_data
+from ._codec import to_data
 from ._description import describe_route
 from ._events import EventRing, Filter
-from ._frames import RequestHead
 from ._host import PluginHost
 from ._http import Connection
+from ._inquiry import descriptions_of
 from ._metrics import BridgeCollector, render
-from ._registry import Member, Registry
+from ._registry import Registry
 from ._tasks import open_tasks
 from .auth import COOKIE, Authenticator, Tokens
-from .errors import BadRequest, Forbidden, OrbitError, Unavailable
+from .errors import BadRequest, Forbidden, Unavailable
 from .models import EndpointInfo, HostDescription, Role, check_name
 from .web import Reply, model_body, principal_of, takes
-
-logger = logging.getLogger(__name__)
-
-DESCRIPTION_LIMIT = 4 * 1024 * 1024
-"""Largest description of an endpoint's plugins, in bytes."""
-
-DESCRIBE_TIMEOUT = 5.0
-"""Seconds that an endpoint has to describe its plugins."""
 
 STALLED = 5.0
 """Seconds that a listener's connection may take nothing before it is cut."""
@@ -257,38 +247,9 @@ class BridgeRoutes:
         return Reply(_openapi.document(own, await self._descriptions()))
 
     async def _descriptions(self) -> dict[str, HostDescription]:
-        """Return what every endpoint says of its plugins, asked once per registration."""
-        found = {self._hub.host.name: self._hub.host.description()}
-        async with anyio.create_task_group() as group:
-            for member in self._hub.registry.members:
-                group.start_soon(_describe, member)
-        found.update(
-            {
-                member.name: member.descriptions
-                for member in self._hub.registry.members
-                if member.descriptions
-            }
-        )
-        return found
-
-
-async def _describe(member: Member) -> None:
-    """Ask an endpoint for its descriptions, unless it has told; one that cannot tell has none."""
-    if member.descriptions is not None or member.suspect_since is not None:
-        return
-    stamp = {"principal": ("bridge", Role.ADMIN.value, None)}
-    head = RequestHead("GET", b"/plugins", [], stamp)
-    try:
-        stream = member.link.call(head, b"", fin=True, deadline=DESCRIBE_TIMEOUT)
-        await stream.response()
-        body = await stream.read()
-        while (chunk := await stream.read()) and len(body) < DESCRIPTION_LIMIT:
-            body += chunk
-        member.descriptions = from_wire(
-            json.loads(body), HostDescription, f"plugins of {member.name}"
-        )
-    except (OrbitError, ValueError, RecursionError) as error:
-        logger.warning("endpoint %s does not describe its plugins: %s", member.name, error)
+        """Return what every endpoint says of its plugins."""
+        own = {self._hub.host.name: self._hub.host.description()}
+        return own | await descriptions_of(self._hub.registry.members)
 
 
 class _EventStream(Response):

@@ -94,6 +94,8 @@ class Member:
     notifications: int = 0
     callers: Counter[str] = attrs.field(factory=Counter)
     descriptions: HostDescription | None = None
+    inquiry: anyio.Lock = attrs.field(factory=anyio.Lock)
+    silent_until: float = 0.0
 
     @property
     def name(self) -> str:
