@@ -135,9 +135,8 @@ class BridgeRoutes:
         reply = Reply({"ok": True})
         if authenticator.enabled:
             address = request.client.host if request.client else ""
-            value, ttl = authenticator.open_cookie(
-                authenticator.token(request.scope["headers"], address)
-            )
+            token = authenticator.token(request.scope["headers"], address, by_cookie=False)
+            value, ttl = authenticator.open_cookie(token)
             secure = request.url.scheme == "https"
             reply.set_cookie(
                 COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 COOKIE = "orbit_session"
 
+COOKIES = 100
+"""Cookies that one token may have at one time; the oldest is forgotten for one more."""
+
 FAILURES = 10
 FAILURE_WINDOW = 60.0
 """Wrong tokens that one address may show in so many seconds before it hears 429."""
@@ -204,13 +207,14 @@ class Authenticator:
         self._cookie_ttl = cookie_ttl
         self._cookies: dict[str, tuple[str, float]] = {}
         self._guesses = Guesses()
+        tokens.on_end(self._close_cookies)
 
     def principal(self, headers: Headers, address: str) -> Principal:
         """Return who the headers speak for. Raises Unauthorized, Forbidden, TooManyRequests."""
         return _principal(self.token(headers, address)) if self.enabled else ANYBODY
 
-    def token(self, headers: Headers, address: str) -> Token:
-        """Return the token that the headers show, by bearer or cookie."""
+    def token(self, headers: Headers, address: str, *, by_cookie: bool = True) -> Token:
+        """Return the token that the headers show, by bearer or, unless not so, by cookie."""
         bearer = cookie = origin = host = b""
         for name, value in headers:
             match name:
@@ -226,17 +230,20 @@ class Authenticator:
             scheme, _, text = bearer.decode("latin-1").partition(" ")
             found = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
         else:
-            found = self._by_cookie(cookie)
+            found = self._by_cookie(cookie) if by_cookie else None
             if found is not None and origin and origin.partition(b"://")[2] != host:
                 raise Forbidden("this cookie is not for pages of another origin")
         if found is None:
-            self._refuse(bearer or cookie, address)
+            self._refuse(bearer or (cookie if by_cookie else b""), address)
         return found
 
     def open_cookie(self, token: Token) -> tuple[str, float]:
         """Return a new random cookie for ``token`` and its seconds to live."""
         now = time.monotonic()
         self._cookies = {key: kept for key, kept in self._cookies.items() if kept[1] > now}
+        others = [key for key, (token_id, _) in self._cookies.items() if token_id == token.id]
+        for key in others[: 1 - COOKIES]:
+            del self._cookies[key]
         value = secrets.token_urlsafe(32)
         self._cookies[_digest(value)] = (token.id, now + self._cookie_ttl)
         return value, self._cookie_ttl
@@ -251,6 +258,9 @@ class Authenticator:
         key = self.cookie(headers)
         self._cookies.pop(key, None)
         return key
+
+    def _close_cookies(self, token_id: str) -> None:
+        self._cookies = {key: kept for key, kept in self._cookies.items() if kept[0] != token_id}
 
     def _by_cookie(self, header: bytes) -> Token | None:
         value = _cookie_value(header)

@@ -337,6 +337,7 @@ async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
         reply = await client.post("/auth")
         del client.headers["Authorization"]
         assert (await client.get("/auth")).json()["owner"] == "alice"
+        assert fault_code(await client.post("/auth")) == (401, "unauthorized")
         kept = dict(client.cookies)
         await client.delete("/auth")
         client.cookies.update(kept)
