@@ -26,9 +26,12 @@ from ._metrics import BridgeCollector, render
 from ._registry import Registry
 from ._tasks import open_tasks
 from .auth import COOKIE, Authenticator, Tokens
-from .errors import BadRequest, Forbidden, Unavailable
+from .errors import BadRequest, Forbidden, OrbitError, Unavailable
 from .models import EndpointInfo, HostDescription, Role, check_name
-from .web import Reply, model_body, principal_of, takes
+from .web import Reply, error_reply, model_body, principal_of, takes
+
+READINESS = 1.0
+"""Seconds for which ``/ready``, which anybody may ask, says what it found out."""
 
 STALLED = 5.0
 """Seconds that a listener's connection may take nothing before it is cut."""
@@ -78,6 +81,9 @@ class BridgeRoutes:
         """Answer for ``hub``."""
         self._hub = hub
         self._started = time.monotonic()
+        self._readiness = anyio.Lock()
+        self._unready: OrbitError | None = None
+        self._look_again = 0.0
 
     def routes(self) -> list[Route]:
         """Return the routes at the root."""
@@ -126,8 +132,20 @@ class BridgeRoutes:
 
     async def ready(self, request: Request) -> Reply:
         """Tell whether the bridge can do its work: its state can be written."""
-        await self._hub.host.store.space("ready").put("ready", time.time())
+        async with self._readiness:
+            if time.monotonic() >= self._look_again:
+                self._unready = await self._fault()
+                self._look_again = time.monotonic() + READINESS
+        if self._unready is not None:
+            return error_reply(self._unready)
         return Reply({"status": "ready"})
+
+    async def _fault(self) -> OrbitError | None:
+        try:
+            await self._hub.host.store.space("ready").put("ready", time.time())
+        except OrbitError as error:
+            return error
+        return None
 
     async def open_cookie(self, request: Request) -> Reply:
         """Exchange a bearer token for a random, expiring cookie."""

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, pack_value
 from orbit_core._link import Link
@@ -16,6 +17,7 @@ from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault_code, opened
 from tests.joining import endpoint_token, handshake, refused
 from tests.probe_plugin import PROBE, probe_of
+from tests.test_sessions import pragma
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +142,29 @@ async def test_the_eleventh_wrong_token_in_a_minute_is_told_to_wait(deployment):
 async def test_health_and_readiness_are_told(anybody):
     health = (await anybody.get("/health")).json()
     assert health["status"] == "healthy"
+    assert (await anybody.get("/ready")).json() == {"status": "ready"}
+
+
+async def test_readiness_is_looked_into_once_in_a_while_however_many_ask(
+    deployment, anybody, monkeypatch
+):
+    monkeypatch.setattr(_bridge_routes, "READINESS", 3600.0)
+    store = deployment.bridge.host.store
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(anybody.get, "/ready")
+    first = await store.space("ready").items()
+    await pragma(store, "query_only = 1")
+    assert (await anybody.get("/ready")).json() == {"status": "ready"}
+    assert await store.space("ready").items() == first
+
+
+async def test_a_bridge_that_cannot_write_its_state_is_not_ready(deployment, anybody, monkeypatch):
+    monkeypatch.setattr(_bridge_routes, "READINESS", 0.0)
+    await pragma(deployment.bridge.host.store, "query_only = 1")
+    for _ in range(2):
+        assert fault_code(await anybody.get("/ready")) == (507, "state_unavailable")
+    await pragma(deployment.bridge.host.store, "query_only = 0")
     assert (await anybody.get("/ready")).json() == {"status": "ready"}
 
 
