@@ -33,6 +33,9 @@ from .web import Reply, error_reply, model_body, principal_of, takes
 READINESS = 1.0
 """Seconds for which ``/ready``, which anybody may ask, says what it found out."""
 
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
+"""Paths that need no token."""
+
 STALLED = 5.0
 """Seconds that a listener's connection may take nothing before it is cut."""
 
@@ -261,7 +264,7 @@ class BridgeRoutes:
         """Describe every route, the plugins' included."""
         own = [describe_route(route) for route in self.routes()]
         own += [describe_route(route, "/bridge") for route in self.bridge_routes()]
-        return Reply(_openapi.document(own, await self._descriptions()))
+        return Reply(_openapi.document(own, await self._descriptions(), OPEN_PATHS))
 
     async def _descriptions(self) -> dict[str, HostDescription]:
         """Return what every endpoint says of its plugins."""

@@ -14,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ._bridge_routes import BridgeRoutes
+from ._bridge_routes import OPEN_PATHS, BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
 from ._host import PluginHost, open_host
@@ -35,9 +35,6 @@ from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notificati
 from .web import Site, error_reply
 
 logger = logging.getLogger(__name__)
-
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
-"""Paths that need no token."""
 
 TOKEN_SWEEP = 1.0
 """Seconds between looks for expired tokens."""

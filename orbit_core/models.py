@@ -245,6 +245,13 @@ class SessionRequest:
 
 
 @attrs.frozen
+class SessionReply:
+    """Name the session that was opened, or found."""
+
+    sid: str
+
+
+@attrs.frozen
 class SessionRecord:
     """Keep what a session needs to come back after a restart; times are seconds since the epoch."""
 

@@ -20,7 +20,7 @@ from ._idempotency import Idempotency
 from .context import PluginContext
 from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
 from .hookspecs import PROJECT, hookimpl
-from .models import HostInfo, HostRole, SessionRequest, Topology, UIConfig, check_name
+from .models import HostInfo, HostRole, SessionReply, SessionRequest, Topology, UIConfig, check_name
 from .plugins import installed
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
 from .web import Reply, json_body, principal_of, takes
@@ -214,10 +214,10 @@ class Plugin:
         self.add_route_get("ui_module", self._ui_module)
 
     @takes(SessionRequest)
-    async def _register_session(self, request: Request) -> dict[str, Any]:
+    async def _register_session(self, request: Request) -> SessionReply:
         """Open a session, or reattach to the one that ``sid`` names."""
         session = await self.sessions.register(principal_of(request), await json_body(request))
-        return {"sid": session.sid}
+        return SessionReply(session.sid)
 
     async def _unregister_session(self, request: Request) -> dict[str, Any]:
         """Close a session and everything that it holds."""

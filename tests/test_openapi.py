@@ -52,3 +52,31 @@ async def test_the_fields_of_answers_are_told(document):
     assert answer(document, "/endpoints") == {}
     stream = document["paths"]["/node/psij/output/{sid}/{job_id}"]["get"]["responses"]["200"]
     assert "content" not in stream
+
+
+async def test_what_an_answer_makes_possible_is_linked(document):
+    opened = document["paths"]["/node/psij/register_session"]["post"]["responses"]["200"]["links"]
+    assert opened["post_node_psij_submit_sid_"] == {
+        "operationRef": "#/paths/~1node~1psij~1submit~1{sid}/post",
+        "parameters": {"sid": "$response.body#/sid"},
+    }
+    started = document["paths"]["/node/psij/submit/{sid}"]["post"]["responses"]["200"]["links"]
+    assert started["get_node_psij_status_sid_job_id_"]["parameters"] == {
+        "sid": "$request.path.sid",
+        "job_id": "$response.body#/job_id",
+    }
+
+
+async def test_only_open_routes_need_no_token(document):
+    is_open = {
+        path
+        for path, item in document["paths"].items()
+        for operation in item.values()
+        if operation.get("security") == []
+    }
+    assert is_open == {"/", "/health", "/ready"}
+
+
+async def test_a_body_is_told_only_where_one_is_taken_or_nobody_knows(document):
+    assert "requestBody" not in document["paths"]["/bridge/terminate"]["post"]
+    assert body(document, "/node/psij/cancel/{sid}/{job_id}") == {}
