@@ -1,13 +1,14 @@
 """Parse HTTP requests with uvicorn, with a deadline and a limit for their heads."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .errors import BadRequest, OrbitError
+from .errors import BadRequest, OrbitError, Unavailable
 from .web import error_reply
 
 HEAD_TIMEOUT = 5.0
@@ -21,6 +22,7 @@ HEAD_LIMIT, HEADER_LIMIT = 64 * 1024, 1000
 """Bytes of a request's head, and of its headers the number, that are taken from anybody."""
 
 _NO_HTTP = BadRequest("this is no HTTP request")
+_FULL = Unavailable("this bridge has as many connections as it takes: wait", retry_after=1.0)
 _TOO_LARGE = OrbitError.from_reply(
     431,
     BadRequest.code,
@@ -62,6 +64,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline, an early one if too many of the same address wait already."""
         super().connection_made(transport)
+        self._most, self.limit_concurrency = self.limit_concurrency or math.inf, None
         self.connection = Connection(transport)
         self._address = self.client[0] if self.client else ""
         self.headless[self._address] += 1
@@ -120,8 +123,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_TIMEOUT)
 
     def on_headers_complete(self) -> None:
-        """End the deadline."""
+        """End the deadline; answer at once if the server has too much to do."""
         self._pending = 0
+        busy = max(len(self.connections), len(self.tasks)) >= self._most
+        self.app = error_reply(_FULL) if busy else self.config.loaded_app
         self._head_arrived()
         super().on_headers_complete()
 

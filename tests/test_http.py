@@ -5,6 +5,9 @@ import pytest
 
 from orbit_core import _http
 from orbit_core._http import HttpProtocol
+from orbit_core.config import BridgeConfig
+from orbit_core.testing import open_deployment
+from tests.asking import fault, opened
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -109,3 +112,17 @@ async def test_what_is_no_http_is_answered_with_the_error_document(deployment, r
             "code": "bad_request",
         },
     )
+
+
+async def test_a_bridge_with_too_many_connections_says_so(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], max_connections=2)
+    async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:
+        assert (await client.get("/health")).status_code == 200
+        async with opened(deployment) as other:
+            reply = await other.get("/health")
+        assert fault(reply) == (
+            503,
+            "unavailable",
+            "this bridge has as many connections as it takes: wait",
+        )
+        assert reply.headers["Retry-After"] == "1"
