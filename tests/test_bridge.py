@@ -279,6 +279,9 @@ async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
         pytest.param(
             {"role": "endpoint", "owner": "x", "endpoint": "a/b"}, "invalid_name", id="bad endpoint"
         ),
+        pytest.param(
+            {"role": "endpoint", "owner": "x", "endpoint": "auth"}, "invalid_name", id="reserved"
+        ),
     ],
 )
 async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
@@ -371,6 +374,10 @@ async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert "max-age=43200" in cookie
+
+
+async def test_who_has_no_cookie_may_log_out_too(admin):
+    assert (await admin.delete("/auth")).json() == {"ok": True}
 
 
 async def test_a_cookie_is_not_for_pages_of_another_origin(deployment):
