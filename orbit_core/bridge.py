@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -45,8 +46,9 @@ BURST = 1.0
 PACED = 0.02
 """Seconds for which a request over the rate may wait for its turn; later ones are refused."""
 
-REFUSED = 0.1
-"""Seconds for which such a refusal is held back: who does not wait as asked is slowed all the same.
+REFUSED = 0.25, 0.75
+"""Bounds in seconds of the random time for which such a refusal is held back: who does not wait as
+asked is slowed all the same, and its connections do not come all at once.
 """
 
 
@@ -107,7 +109,7 @@ class Bridge:
         caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
         wait = self._callers.take(caller, PACED)
         if wait > PACED:
-            await anyio.sleep(REFUSED)
+            await anyio.sleep(random.uniform(*REFUSED))
             await error_reply(self._too_many(caller, wait))(scope, receive, send)
             return
         if wait:
