@@ -17,7 +17,7 @@ from websockets.protocol import State
 from ._frames import LINK_VERSION, SOCKET_LIMIT
 from ._link import SocketClosed
 from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
-from ._server import PING_INTERVAL, PING_TIMEOUT
+from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._transport import trust
 from .config import Access
 from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
@@ -71,6 +71,11 @@ class DialedSocket(ClientConnection):
     def is_busy(self) -> bool:
         """Tell whether the transport's buffer is full."""
         return self.paused
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the bridge."""
+        return unsent_bytes(self.transport)
 
     def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
         """Hand over what came already and what comes from now on."""

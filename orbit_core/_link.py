@@ -64,7 +64,7 @@ ACK_DELAY = 0.2
 """Seconds after which even a single message is acknowledged, so that its sender can forget it."""
 
 STALL = 10.0
-"""Seconds that a socket may take to accept a message before it is cut."""
+"""Seconds that a busy socket may move nothing towards the peer before it is cut."""
 
 DEADLINE = 600.0
 """Seconds without progress after which a call fails, unless its caller said otherwise."""
@@ -80,6 +80,11 @@ class Socket(Protocol):
     @property
     def is_busy(self) -> bool:
         """Tell whether the socket has enough to send: what is written now only waits."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the peer."""
         ...
 
     def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
@@ -303,14 +308,20 @@ class Link:
         if not self._queue:
             self._flushed.set()
         if socket.is_busy and self._stall is None:
-            self._stall = self._loop.call_later(STALL, self._cut_stalled, socket)
+            self._watch(socket)
 
     def _resume(self, socket: Socket) -> None:
         if self._socket is socket:
             self._end_stall()
             self._drain()
 
-    def _cut_stalled(self, socket: Socket) -> None:
+    def _watch(self, socket: Socket) -> None:
+        self._stall = self._loop.call_later(STALL, self._cut_stalled, socket, socket.unsent)
+
+    def _cut_stalled(self, socket: Socket, before: int) -> None:
+        if socket.unsent < before:
+            self._watch(socket)
+            return
         logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
         socket.abort()
 

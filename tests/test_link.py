@@ -60,6 +60,10 @@ class Wire:
     def is_busy(self):
         return len(self.peer.waiting) >= self.size
 
+    @property
+    def unsent(self):
+        return len(self.peer.waiting)
+
     def listen(self, receive, resume):
         self.receive, self.resume = receive, resume
         self.loop.call_soon(self.deliver)
@@ -567,6 +571,22 @@ async def test_a_socket_that_takes_nothing_is_cut(monkeypatch):
         with anyio.fail_after(5):
             await link.run(near, 0)
         assert near.is_closed
+
+
+async def test_a_socket_that_still_moves_is_not_cut(monkeypatch):
+    class SlowWire(Wire):
+        unsent = property(lambda self: left.pop(0))
+
+    left = [9, 8, 7, 7]
+    monkeypatch.setattr(_link, "STALL", 0.01)
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=1)
+        near, far = SlowWire(0), Wire(0)
+        near.peer, far.peer = far, near
+        link.send(Kind.EVENT, 0, b"x")
+        with anyio.fail_after(5):
+            await link.run(near, 0)
+    assert left == []
 
 
 RESPONSE = pack_response(ResponseHead(200, []), b"")

@@ -1,3 +1,5 @@
+import asyncio
+import socket
 import ssl
 
 import anyio
@@ -6,6 +8,7 @@ import pytest
 import trustme
 
 from orbit_core import _http, _proxy
+from orbit_core._server import unsent_bytes
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig, EndpointConfig
@@ -44,6 +47,24 @@ async def closed(stream):
         except anyio.BrokenResourceError:
             pass
     return found
+
+
+async def test_what_waits_for_a_peer_is_counted_also_where_the_kernel_holds_it():
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reader = socket.create_connection(listener.getsockname())
+        writer, _ = listener.accept()
+    with reader:
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=writer)
+        transport.write(b"")
+        assert unsent_bytes(transport) == 0
+        transport.write(bytes(50_000_000))
+        assert unsent_bytes(transport) > transport.get_write_buffer_size() > 0
+        reader.setblocking(False)
+        with anyio.fail_after(20):
+            while unsent_bytes(transport):
+                await loop.sock_recv(reader, 2**20)
+        transport.abort()
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
@@ -119,6 +140,12 @@ async def test_a_key_that_others_may_read_is_refused(tmp_path, certificate):
     certificate["key"].chmod(0o640)
     config = BridgeConfig(port=0, plugins=[], state_dir=tmp_path / "s", **certificate)
     assert "is open to others (mode 0640)" in await refusal(config)
+
+
+async def test_a_certificate_that_is_none_is_refused(tmp_path, certificate):
+    certificate["cert"].write_text("no certificate")
+    config = BridgeConfig(port=0, plugins=[], state_dir=tmp_path / "s", **certificate)
+    assert f"certificate {certificate['cert']} and key" in await refusal(config)
 
 
 async def test_a_port_in_use_and_a_certificate_that_is_none_are_refused(tmp_path, certificate):
