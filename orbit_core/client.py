@@ -317,8 +317,9 @@ class AsyncBridgeClient:
                 await source.response.aread()
                 raise error_of(source.response)
             async for event in source.aiter_sse():
-                document = json.loads(event.data)
-                yield Event(document["topic"], document["data"], event.id or None)
+                if event.data:  # else it is a comment, of which httpx-sse makes an empty event
+                    document = json.loads(event.data)
+                    yield Event(document["topic"], document["data"], event.id or None)
 
     def register_callback(
         self,

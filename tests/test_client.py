@@ -1,3 +1,5 @@
+from contextlib import aclosing
+
 import anyio
 import anyio.to_thread
 import httpx
@@ -5,6 +7,7 @@ import pytest
 
 from orbit_core import BridgeClient
 from orbit_core import client as client_module
+from orbit_core._events import KEEP_ALIVE_COMMENT
 from orbit_core._transport import RetryTransport
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
@@ -167,6 +170,19 @@ async def test_a_listener_that_is_refused_says_so(deployment, caplog):
         with pytest.raises(DeadlineExceeded):
             await client.wait_for_listener(timeout=0.2)
     assert "no more notifications arrive" in caplog.text
+
+
+async def test_a_comment_that_keeps_an_event_stream_alive_is_no_event():
+    topology, news = b'{"topic": "topology", "data": {}}', b'{"topic": "notification", "data": {}}'
+    body = b"id: e-1\ndata: %s\n\n%sid: e-2\ndata: %s\n\n"
+    content = body % (topology, KEEP_ALIVE_COMMENT, news)
+    headers = {"Content-Type": "text/event-stream"}
+    inner = Failing(httpx.Response(200, headers=headers, content=content))
+    async with (
+        AsyncBridgeClient.over(inner, "http://x") as client,
+        aclosing(client.events()) as heard,
+    ):
+        assert [(await anext(heard)).kind for _ in range(2)] == ["topology", "notification"]
 
 
 async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
