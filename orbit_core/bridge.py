@@ -26,7 +26,7 @@ from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
 from ._server import check_exposure, serve
-from ._tasks import open_light_tasks
+from ._tasks import open_light_tasks, open_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
@@ -237,7 +237,7 @@ async def open_bridge(
     async with (
         open_host("bridge", host_info, state_dir) as host,
         open_light_tasks() as calls,
-        anyio.create_task_group() as group,
+        open_tasks() as group,
     ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
@@ -257,7 +257,6 @@ async def open_bridge(
             bridge.url = url
             await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
             yield bridge
-        group.cancel_scope.cancel()
 
 
 async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
