@@ -13,6 +13,7 @@ from orbit_core.errors import (
     Forbidden,
     InvalidName,
     NameInUse,
+    OrbitError,
     Unauthorized,
 )
 from orbit_core.models import HostInfo, HostRole, Principal, Role
@@ -102,6 +103,12 @@ async def test_a_plugin_hears_an_answer_that_came_before_its_body_was_taken(clie
     body = {"path": "/node/probe/nothing", "method": "POST", "size": 3_000_000}
     reply = await client.request("POST", "/node/probe/hub", body)
     assert reply["status"] == 404
+
+
+async def test_a_plugin_hears_that_an_answer_broke_off(deployment, client):
+    with pytest.raises(OrbitError) as told:
+        await client.request("POST", "/node/probe/hub", {"path": "/node/probe/break"})
+    assert told.value.detail == "broken on purpose"
 
 
 async def test_a_plugin_may_not_call_the_endpoint_of_another_owner(deployment, client):
