@@ -159,7 +159,10 @@ class Endpoint:
     async def _remember(self, resume_key: str) -> None:
         if resume_key and resume_key != self._resume_key:
             self._resume_key = resume_key
-            await anyio.to_thread.run_sync(write_private, self._key_file, resume_key)
+            try:
+                await anyio.to_thread.run_sync(write_private, self._key_file, resume_key)
+            except OSError as error:
+                logger.warning("the name is kept only until this endpoint stops: %s", error)
 
     def _is_fatal(self, error: OrbitError) -> bool:
         if isinstance(error, NameInUse):

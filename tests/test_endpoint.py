@@ -10,6 +10,7 @@ from orbit_core.errors import (
     ConfigError,
     ConnectionLost,
     DeadlineExceeded,
+    EndpointLost,
     Forbidden,
     InvalidName,
     NameInUse,
@@ -47,6 +48,21 @@ async def test_an_endpoint_comes_back_by_itself_when_its_bridge_restarts(tmp_pat
                 await until(lambda: bridge.registry.topology().get("node"), 20)
                 await until(lambda: endpoint.link.is_attached)
         assert not endpoint.stopped.is_set()
+
+
+async def test_an_endpoint_that_cannot_write_its_key_is_back_all_the_same(
+    deployment, client, caplog
+):
+    endpoint = deployment.endpoints["node"]
+    key = endpoint.host.store.path.parent / "resume.key"
+    key.unlink()
+    key.mkdir()
+    for _ in range(2):
+        deployment.bridge.registry.remove("node", EndpointLost("forgotten"))
+        await until(lambda: deployment.bridge.registry.topology().get("node"))
+    assert await client.request("GET", "/node/probe/echo")
+    assert not endpoint.stopped.is_set()
+    assert "the name is kept only until this endpoint stops" in caplog.text
 
 
 async def test_a_call_goes_on_when_the_network_breaks_under_it(deployment, client):
