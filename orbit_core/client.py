@@ -44,6 +44,9 @@ CALL_TIMEOUT = 600.0
 SILENCE = 45.0
 """Seconds without an event or keep-alive after which an event stream is opened anew."""
 
+_PASSING = (httpx.TransportError, SSEError, Unavailable, DeadlineExceeded, TooManyRequests)
+"""Failures after which an event stream is opened anew."""
+
 TopologyCallback = Callable[[dict[str, Any]], Any]
 
 
@@ -300,7 +303,7 @@ class AsyncBridgeClient:
                     failures = 0
                     last = event.id or last
                     yield event
-            except (httpx.TransportError, SSEError, Unavailable, TooManyRequests) as error:
+            except _PASSING as error:
                 logger.info("the event stream broke and is opened anew: %s", error)
             failures += 1
             await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))

@@ -1,4 +1,7 @@
+from functools import partial
+
 import anyio
+import httpx
 import pytest
 
 from orbit_core import endpoint as endpoint_module
@@ -294,6 +297,46 @@ async def test_a_call_through_the_hub_that_its_caller_leaves_is_cancelled(deploy
                 await until(lambda: probe_of(deployment.endpoints["node"]).entered)
                 group.cancel_scope.cancel()
         await until(lambda: probe_of(deployment.endpoints["node"]).cancelled)
+
+
+async def test_a_body_through_the_hub_is_made_as_it_is_taken(deployment):
+    made = []
+
+    async def body():
+        while len(made) < 1000:
+            made.append(True)
+            yield bytes(2**17)
+
+    node = probe_of(deployment.endpoints["node"])
+    async with deployment.endpoint("other", [PROBE]) as other:
+        http = probe_of(other).context.hub.http
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(http.post, "/node/probe/hang", content=body()))
+                await until(lambda: node.entered)
+                await anyio.wait_all_tasks_blocked()
+                assert len(made) < 100
+                group.cancel_scope.cancel()
+        made.clear()
+        with anyio.fail_after(30):
+            reply = await http.post("/node/probe/sink", content=body())
+    assert reply.json() == {"size": 1000 * 2**17}
+
+
+async def test_a_plugin_says_how_long_it_waits_for_an_answer(deployment, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "EXPIRY_INTERVAL", 0.01)
+    async with deployment.endpoint("other", [PROBE]) as other:
+        http = probe_of(other).context.hub.http
+        with anyio.fail_after(10):
+            with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 s"):
+                await http.get("/node/probe/hang", timeout=0.05)
+            async with http.stream("GET", "/node/probe/trickle", timeout=0.2) as reply:
+                parts = reply.aiter_bytes()
+                assert await anext(parts) == b"part\n"
+                with pytest.raises(httpx.ReadTimeout, match=r"nothing came for 0\.2 s"):
+                    await anext(parts)
+            reply = await http.get("/node/probe/echo", timeout=None)
+    assert reply.status_code == 200
 
 
 async def test_a_body_through_the_hub_that_breaks_off_is_a_lost_connection(deployment):
