@@ -1,5 +1,6 @@
 """Make blocking classes of asynchronous ones, so that each client is written once."""
 
+import atexit
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -125,6 +126,7 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
             portal = stack.enter_context(start_blocking_portal())
             stack.enter_context(portal.wrap_async_context_manager(client))
             self._open = stack.pop_all()
+        atexit.register(self._open.close)
         super().__init__(client, portal)
 
     def __enter__(self) -> Self:
@@ -136,5 +138,9 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         self.close()
 
     def close(self) -> None:
-        """End the event stream and close the connections; closing again does nothing."""
+        """End the event stream and close the connections; closing again does nothing.
+
+        A client that is left open is closed when the interpreter exits.
+        """
+        atexit.unregister(self._open.close)
         self._open.close()

@@ -1,3 +1,4 @@
+import sys
 from contextlib import aclosing
 
 import anyio
@@ -231,6 +232,23 @@ async def test_a_bridge_that_was_restarted_tells_of_a_gap(tmp_path):
         await events.aclose()
     assert [event.kind for event in found] == ["topology", "gap"]
     assert found[1].data["lost"] is None
+
+
+FORGETFUL = """
+import sys
+from orbit_core import BridgeClient
+bridge = BridgeClient(sys.argv[1], token=sys.argv[2])
+bridge.register_topology_callback(lambda endpoints: None)
+bridge.wait_for_listener()
+sys.exit("on purpose")
+"""
+
+
+async def test_a_script_that_fails_before_it_closes_its_client_ends(deployment):
+    command = [sys.executable, "-c", FORGETFUL, deployment.url, await deployment.token()]
+    with anyio.fail_after(30):
+        done = await anyio.run_process(command, check=False)
+    assert (done.returncode, done.stderr) == (1, b"on purpose\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
