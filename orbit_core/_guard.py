@@ -3,6 +3,9 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import EntryPoint
+
+from .errors import ConfigError
 
 
 @contextmanager
@@ -15,3 +18,13 @@ def outlive(logger: logging.Logger, message: str, *names: object) -> Iterator[No
         yield
     except Exception:  # such code may fail in any way, and concerns nobody else
         logger.exception(message, *names)
+
+
+def load(entry: EntryPoint) -> object:
+    """Return what an entry point names. Raises ConfigError, however that fails."""
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{entry.value} does not load: {type(error).__name__}: {error}"
+        ) from error

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 import anyio.to_thread
@@ -19,10 +19,11 @@ import httpx
 from anyio.abc import TaskGroup
 from httpx_sse import SSEError, aconnect_sse
 
-from ._guard import outlive
+from ._guard import load, outlive
 from ._transport import RetryTransport, trust
 from .config import resolve_access
 from .errors import (
+    ConfigError,
     ConnectionLost,
     DeadlineExceeded,
     OrbitError,
@@ -108,10 +109,12 @@ def _find_instance(plugins: dict[str, Any], name: str) -> str | None:
 
 
 def client_class(plugin_type: str) -> type[PluginClient]:
-    """Return a plugin type's client class, `PluginClient` where that is not installed."""
+    """Return a plugin type's client class, `PluginClient` where that is not to be had."""
     for entry in entry_points(group=CLIENTS, name=plugin_type):
-        found: type[PluginClient] = entry.load()
-        return found
+        try:
+            return cast(type[PluginClient], load(entry))
+        except ConfigError as error:
+            logger.warning("the plugin %s has a plain client here: %s", plugin_type, error)
     return PluginClient
 
 
