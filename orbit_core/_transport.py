@@ -12,10 +12,13 @@ import httpx
 from ._frames import CHUNK, RequestHead
 from ._link import DEADLINE, Link
 from ._stream import Stream
-from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
+from .errors import ConfigError, ConnectionLost, DeadlineExceeded, OrbitError, reason_of
 
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
+
+EXPIRY_INTERVAL = 1.0
+"""Seconds between looks for overdue calls."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -81,6 +84,13 @@ def _retry_after(response: httpx.Response) -> float:
 
 def _is_certificate_fault(error: httpx.TransportError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+async def expire_calls(link: Link) -> None:
+    """Fail this side's calls that are overdue, until cancelled."""
+    while True:
+        await anyio.sleep(EXPIRY_INTERVAL)
+        link.expire(lambda deadline: DeadlineExceeded(f"no answer within {deadline:g} s"))
 
 
 class LinkTransport(httpx.AsyncBaseTransport):
