@@ -22,7 +22,6 @@ from .portal import UI
 from .specs import read_submission
 
 try:
-    from .executors import OFFERED
     from .jobs import Jobs
     from .session import PSIJSession
 except ModuleNotFoundError as error:
@@ -100,7 +99,7 @@ class PSIJPlugin(Plugin):
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)
-        wanted = read_submission(await json_body(request), OFFERED)
+        wanted = read_submission(await json_body(request), self.jobs.offered)
         key = request.headers.get("Idempotency-Key")
         owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
         submitted: Submitted = await session.submit(wanted, owned)
@@ -140,7 +139,10 @@ class PSIJPlugin(Plugin):
 
     async def _executors(self, request: Request) -> dict[str, Any]:
         """List the executors and launchers that jobs may name."""
-        return {"executors": [{"name": name} for name in OFFERED], "launchers": list(LAUNCHERS)}
+        return {
+            "executors": [{"name": name} for name in self.jobs.offered],
+            "launchers": list(LAUNCHERS),
+        }
 
 
 def _stream_parameter(request: Request) -> StreamName:

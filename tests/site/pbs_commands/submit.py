@@ -10,8 +10,6 @@ from pathlib import Path
 from notes import note
 from slurm import SERVER, run
 
-_UNITS = {"": 1, "m": 1, "g": 1024}
-
 
 def qsub(arguments):
     """Submit the script that is named, or that stands on standard input, and print its id."""
@@ -79,8 +77,8 @@ def _resources(resources):
         yield f"--time={resources['walltime']}"
     if "ngpus" in asked:
         yield f"--gres=gpu:{asked['ngpus']}"
-    if memory := re.match(r"(\d+)([mg]?)b?", asked.get("mem", "")):
-        yield f"--mem={int(memory[1]) * _UNITS[memory[2]]}"
+    if memory := re.match(r"(\d+)([kmg]?)b?", asked.get("mem", "")):
+        yield f"--mem={memory[1]}{memory[2].upper()}"
 
 
 def _options(wanted):
