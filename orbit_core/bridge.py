@@ -40,6 +40,8 @@ from .web import Site, error_reply
 
 logger = logging.getLogger(__name__)
 
+_JITTER = random.SystemRandom()
+
 TOKEN_SWEEP = 1.0
 """Seconds between looks for expired tokens."""
 
@@ -112,7 +114,7 @@ class Bridge:
         caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
         wait = self._callers.take(caller, PACED)
         if wait > PACED:
-            await anyio.sleep(random.uniform(*REFUSED))
+            await anyio.sleep(_JITTER.uniform(*REFUSED))
             await error_reply(self._too_many(caller, wait))(scope, receive, send)
             return
         if wait:
