@@ -8,7 +8,7 @@ from orbit_psij import PSIJClient
 from orbit_core.batch import run
 from orbit_core.errors import BadRequest
 from orbit_core.models import HostRole, Notification
-from orbit_core.testing import open_plugin
+from orbit_core.testing import open_deployment, open_plugin
 
 pytestmark = [pytest.mark.site, pytest.mark.anyio]
 
@@ -140,13 +140,16 @@ async def test_a_job_that_somebody_cancels_beside_us_says_so(user, cluster):
         assert status["failure"]["cancelled_by"] == "root"
 
 
-async def test_a_job_that_runs_longer_than_its_walltime(user):
-    job = await user.submit("sleep 600", attributes={"duration": 60})
+async def test_a_job_that_runs_longer_than_its_walltime(on_site, tmp_path):
+    async with open_user(tmp_path / "1", "slurm") as one, open_user(tmp_path / "2", "pbs") as other:
+        jobs = [
+            (user, await user.submit("sleep 600", attributes={"duration": 60}))
+            for user in (one, other)
+        ]
+        ends = [await user.until_over(job) for user, job in jobs]
 
-    status = await user.until_over(job)
-
-    assert (status["state"], status["failure"]["cause"]) == ("FAILED", "walltime")
-    assert status["message"] == "ran longer than its walltime"
+    told = {(end["state"], end["failure"]["cause"], end["message"]) for end in ends}
+    assert told == {("FAILED", "walltime", "ran longer than its walltime")}
 
 
 async def test_a_job_whose_node_fails(on_slurm, cluster):
@@ -174,19 +177,29 @@ async def test_a_failed_job_of_others_silences_nobody(on_slurm, cluster):
     assert (status["state"], status["exit_code"]) == ("FAILED", 4)
 
 
-async def test_output_is_followed_while_the_job_runs(user, cluster, tmp_path):
-    gate = cluster.jobs / f"gate-{user.executor}"
-    job = await user.submit(f"echo begun; until [ -e {gate} ]; do sleep 0.1; done; echo ended")
-
+@pytest.mark.parametrize("executor", ["slurm", "pbs"])
+async def test_output_is_followed_through_the_bridge_while_the_job_runs(
+    on_site, tmp_path, executor
+):
+    gate = on_site.jobs / f"gate-{executor}"
+    script = f"printf 'begun '; until [ -e {gate} ]; do sleep 0.1; done; printf 'ended €'"
     parts = b""
-    with anyio.fail_after(PATIENCE):
-        async for part in user.client.follow_output(job["job_id"]):
-            parts += part
-            if parts == b"begun\n":
-                assert (await user.client.get_job_status(job["job_id"]))["state"] != "COMPLETED"
-                gate.touch()
+    async with (
+        open_deployment(tmp_path) as deployment,
+        deployment.endpoint("login", [TARGET], scheduler=executor),
+        deployment.client() as bridge,
+    ):
+        client = await bridge.get_endpoint_client("login").get_plugin("psij")
+        job = await User(client, executor, []).submit(script)
+        with anyio.fail_after(PATIENCE):
+            async for part in client.follow_output(job["job_id"]):
+                parts += part
+                if parts == b"begun ":
+                    gate.touch()
+        again = [part async for part in client.follow_output(job["job_id"], offset=6)]
 
-    assert parts == b"begun\nended\n"
+    assert parts.decode() == "begun ended €"
+    assert b"".join(again).decode() == "ended €"
 
 
 @pytest.mark.parametrize(
@@ -287,14 +300,15 @@ async def test_processes_on_several_nodes_are_started_by_a_launcher(on_slurm):
 
 
 async def test_environment_and_input_arrive_as_they_are(user):
+    script = """printf '%s|%s|%s' "$A" "$(cat)" "$1" """
     job = await user.submit(
-        'echo "$A|$(cat)|$1"', environment={"A": "it's $HOME \\ \"x\""}, stdin="líne\n$(date)",
-        arguments=["-c", 'echo "$A|$(cat)|$1"', "sh", "$(id) 'q' \\n"],
+        script, environment={"A": "it's $HOME \\ \"x\""}, stdin="líne\n$(date)",
+        arguments=["-c", script, "sh", "$(id) 'q' \\n"],
     )  # fmt: skip
 
     status = await user.until_over(job)
 
-    assert status["stdout"] == "it's $HOME \\ \"x\"|líne\n$(date)|$(id) 'q' \\n\n"
+    assert status["stdout"] == "it's $HOME \\ \"x\"|líne\n$(date)|$(id) 'q' \\n"
 
 
 async def test_an_array_of_twenty_with_two_failures(on_slurm, tmp_path):

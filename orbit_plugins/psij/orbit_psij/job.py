@@ -102,8 +102,7 @@ def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> 
         return judge(record, found, None, _FORGOTTEN if exit_code is None else None)
     is_cancelled = failure.cause is FailureCause.CANCELLED
     state = JobState.CANCELED if is_cancelled else JobState.FAILED
-    told = f"{failure}: {ending.words}" if ending.words else str(failure)
-    return Verdict(state, exit_code, told, failure)
+    return Verdict(state, exit_code, str(failure), failure)
 
 
 _PLAIN = (FailureCause.EXIT_CODE, FailureCause.SIGNAL)
