@@ -165,11 +165,12 @@ class BatchWatch:
         part.ending_since = part.ending_since or _now()
         if report.state is BatchState.CANCELLED:
             return _is_told(part, report) or _is_past(part.ending_since, CANCELLER_PATIENCE)
-        is_marked = part.has_exit or not part.is_running
-        return is_marked or _is_past(part.ending_since, MARK_PATIENCE)
+        return part.has_exit or _is_past(part.ending_since, MARK_PATIENCE)
 
     async def _end(self, part: Part, report: JobReport | None) -> None:
         self._parts.discard(part)
+        if await anyio.to_thread.run_sync(part.files.start) is not None:
+            self._runs(part)
         ending = await anyio.to_thread.run_sync(part.files.ending)
         await self._on_over(part, ending, report)
 

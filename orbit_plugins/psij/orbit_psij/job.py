@@ -39,6 +39,11 @@ class Job:
         """Return the job's files, and those of each element of a job array."""
         return [self.files, *(self.files.element(found.index) for found in self.record.elements)]
 
+    def is_over(self, index: int | None = None) -> bool:
+        """Tell whether the job is over, or that element of a job array."""
+        state = self.record.state if index is None else self.record.elements[index].state
+        return state.is_final or self.record.state.is_final
+
     def advance(self, **changes: Any) -> None:
         """Change the record and wake whoever waits for that."""
         self.record = attrs.evolve(self.record, **changes)
@@ -94,7 +99,7 @@ def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> 
     failure = report.failure if report is not None else None
     exit_code = ending.exit_code
     if exit_code is None and report is not None:
-        exit_code = 0 if report.state is BatchState.DONE else report.exit_code
+        exit_code = 0 if report.state is BatchState.DONE else report.exit_code or None
     if record.cancel_requested:
         return _cancelled(exit_code)
     if failure is None or (failure.cause in _PLAIN and exit_code is not None):

@@ -127,13 +127,17 @@ class PSIJPlugin(Plugin):
         return cancelled
 
     async def _output(self, request: Request) -> StreamingResponse:
-        """Stream ``stream=stdout|stderr`` from ``offset`` on, with ``follow=true`` to the end."""
+        """Stream ``stream=stdout|stderr`` from ``offset`` on, with ``follow=true`` to the end.
+
+        ``index`` picks an element of a job array.
+        """
         session = await self.session(request)
         parts = session.output(
             request.path_params["job_id"],
             _stream_parameter(request),
             integer_parameter(request, "offset"),
             follow=flag_parameter(request, "follow"),
+            index=integer_parameter(request, "index") if "index" in request.query_params else None,
         )
         return StreamingResponse(parts, media_type="text/plain")
 

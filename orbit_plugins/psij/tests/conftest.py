@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import os
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +16,14 @@ from blockbuster import blockbuster_ctx
 
 from orbit_core.models import Notification, Principal
 from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
+
+_FAKE = importlib.util.spec_from_file_location(
+    "fake_slurm", Path(__file__).with_name("fake_slurm.py")
+)
+assert _FAKE is not None
+assert _FAKE.loader is not None
+fake_slurm = importlib.util.module_from_spec(_FAKE)
+_FAKE.loader.exec_module(fake_slurm)
 
 TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
 PATIENCE = 20.0
@@ -124,3 +134,36 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
         return reply.status_code, document["code"]
 
     return read
+
+
+@attrs.frozen
+class Slurm:
+    """Be a cluster in a folder, whose commands are on PATH."""
+
+    folder: Path
+
+    def jobs(self) -> dict[str, Any]:
+        return dict(fake_slurm.jobs(self.folder))
+
+    def change(self, native_id: str, **changes: Any) -> None:
+        fake_slurm.change(self.folder, native_id, **changes)
+
+    def release(self, native_id: str) -> None:
+        fake_slurm.release(self.folder, native_id)
+
+    def forget(self, native_id: str) -> None:
+        (self.folder / "jobs" / f"{native_id}.json").unlink()
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """Put a cluster on PATH, and be patient in vain for less long."""
+    folder = tmp_path / "slurm"
+    monkeypatch.setenv("PATH", f"{fake_slurm.install(folder)}:{os.environ['PATH']}")
+    for name, seconds in {
+        "LOOK_INTERVAL": 0.05, "ASK_INTERVAL": 0.2, "ASK_SOON": 0.1, "MARK_PATIENCE": 0.2,
+        "CANCELLER_PATIENCE": 0.2, "UNKNOWN_PATIENCE": 0.3, "REASON_PATIENCE": 2.0,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"orbit_psij.batch_watch.{name}", seconds)
+    monkeypatch.setattr("orbit_psij.batch_jobs.RETRY_INTERVAL", 0.1)
+    return Slurm(folder)
