@@ -119,12 +119,14 @@ def status(context: click.Context, endpoint: str, job: str, sid: str | None, as_
 @click.argument("job")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
 @click.option("--follow", is_flag=True, help="Stay until the job is over.")
+@click.option("--index", type=click.IntRange(min=0), help="Of this element of a job array.")
 def output(
     context: click.Context, /, endpoint: str, job: str, as_json: bool, **options: Any
 ) -> None:
     """Print what JOB on ENDPOINT has written, byte for byte."""
     with open_plugin(context, endpoint, "psij", sid=options["sid"]) as client:
-        parts = client.follow_output(job, options["stream"], follow=options["follow"])
+        wanted = {"follow": options["follow"], "index": options["index"]}
+        parts = client.follow_output(job, options["stream"], **wanted)
         if as_json:
             text = b"".join(parts).decode("utf-8", "replace")
             show({"job_id": job, options["stream"]: text}, as_json, str)

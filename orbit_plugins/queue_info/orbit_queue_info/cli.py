@@ -74,6 +74,23 @@ def allocations(
 @click.argument("job")
 @json_option
 @click.pass_context
+def job(context: click.Context, endpoint: str, job: str, as_json: bool) -> None:
+    """Tell how JOB at ENDPOINT is, also when it is over, and why it failed."""
+    with open_plugin(context, endpoint, "queue_info") as plugin:
+        show(plugin.job(job), as_json, _job_text)
+
+
+def _job_text(found: dict[str, Any]) -> str:
+    lines = [f"{found['job_id']} {found['state']} ({found['native_state']})"]
+    lines += [found["why"]] if found["why"] else []
+    return "\n".join(lines + ([f"nodes: {found['nodes']}"] if found["nodes"] else []))
+
+
+@commands.command()
+@click.argument("endpoint")
+@click.argument("job")
+@json_option
+@click.pass_context
 def cancel(context: click.Context, endpoint: str, job: str, as_json: bool) -> None:
     """Cancel JOB at ENDPOINT."""
     with open_plugin(context, endpoint, "queue_info") as plugin:
