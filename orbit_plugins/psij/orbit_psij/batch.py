@@ -9,7 +9,14 @@ from pathlib import Path
 import anyio.to_thread
 import psij
 
-from orbit_core.batch import BatchSystem, SchedulerUnavailable, UnknownBatchJob
+from orbit_core.batch import (
+    BatchSystem,
+    NoBatchSystem,
+    SchedulerUnavailable,
+    UnknownBatchJob,
+    batch_system,
+    batch_systems,
+)
 from orbit_core.errors import BadRequest, OrbitError
 
 from .batch_options import DIALECTS, Ticket, read_native_id
@@ -123,6 +130,12 @@ class Batch:
             launch=command_of(theirs, self._config),
         )
         files.path("job").write_text(text, encoding="utf-8")
+
+
+def system_for(scheduler: str, executors: set[str]) -> BatchSystem:
+    """Return a host's batch system; one that is silent now may have jobs nevertheless."""
+    used = (system for system in batch_systems() if system.psij_executor in executors)
+    return batch_system(scheduler) if scheduler != "none" else next(used, NoBatchSystem())
 
 
 def _place_of(job: Job) -> str | None:

@@ -110,6 +110,7 @@ class BatchJobs:
 
     async def _take_up(self, job: Job, native_id: str) -> None:
         self._follow(job, native_id)
+        await self._finish_array(job)
         if job.record.cancel_requested:
             await self.end(job)
 
@@ -128,13 +129,19 @@ class BatchJobs:
 
     async def _on_over(self, part: Part, ending: Ending, report: JobReport | None) -> None:
         verdict = judge_batch(part.job.record, ending, report)
-        if part.index is None:
-            await self._finish(part.job, ending, verdict)
-            return
-        self._change(part, **attrs.asdict(verdict, recurse=False))
-        elements = part.job.record.elements
-        if all(element.state.is_final for element in elements):
-            await self._finish(part.job, _NOTHING, _whole(elements))
+        try:
+            if part.index is None:
+                await self._finish(part.job, ending, verdict)
+            else:
+                self._change(part, **attrs.asdict(verdict, recurse=False))
+                await self._finish_array(part.job)
+        except OrbitError as error:
+            logger.error("job %s is not let go: %s", part.job.record.job_id, error.detail)
+
+    async def _finish_array(self, job: Job) -> None:
+        elements = job.record.elements
+        if elements and all(element.state.is_final for element in elements):
+            await self._finish(job, _NOTHING, _whole(elements))
 
     def _change(self, part: Part, **changes: Any) -> None:
         """Change an element of a job array, and tell of it."""

@@ -17,10 +17,9 @@ import anyio.to_thread
 import attrs
 
 from orbit_core import PluginContext, PluginSession
-from orbit_core.batch import BatchSystem, NoBatchSystem, batch_system, batch_systems
 from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
-from .batch import Batch
+from .batch import Batch, system_for
 from .batch_jobs import BatchJobs
 from .batch_options import DIALECTS
 from .errors import SubmitFailed, UnknownJob
@@ -79,7 +78,7 @@ class Jobs:
     async def _open_batch(self) -> None:
         """Offer the executor of this host's scheduler, or of the one that has jobs of before."""
         in_use = {job.record.executor for job in self._jobs.values() if _is_batch(job)}
-        system = await anyio.to_thread.run_sync(_system_for, self._scheduler, in_use)
+        system = await anyio.to_thread.run_sync(system_for, self._scheduler, in_use)
         if system.family in DIALECTS:
             batch = Batch(system, self._directory)
             self._batch = BatchJobs(batch, self._enter, self._finish)
@@ -324,12 +323,6 @@ class Jobs:
         place = (job.record.sid, job.record.request_key or "")
         if self._requests.get(place) is job:
             del self._requests[place]
-
-
-def _system_for(scheduler: str, executors: set[str]) -> BatchSystem:
-    """Return a host's batch system; one that is silent now may have jobs nevertheless."""
-    used = (system for system in batch_systems() if system.psij_executor in executors)
-    return batch_system(scheduler) if scheduler != "none" else next(used, NoBatchSystem())
 
 
 def _is_batch(job: Job) -> bool:

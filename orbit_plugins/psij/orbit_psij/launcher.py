@@ -15,6 +15,9 @@ from .tracked import TrackedJob
 
 NAME = "orbit"
 
+_MISNAMED = {"jsrun": "jrun"}
+"""What PSI/J 0.9.11 knows under another name than its documentation says."""
+
 
 class OrbitLauncher(psij.Launcher):
     """Put the script around a job's own command, or around what another launcher makes of it."""
@@ -41,7 +44,9 @@ def command_of(job: TrackedJob, config: psij.JobExecutorConfig | None) -> tuple[
     assert job.spec is not None
     if job.inner_launcher is None:
         return "direct", [str(job.spec.executable), *(job.spec.arguments or [])]
-    inner = psij.Launcher.get_instance(job.inner_launcher, config=config)
+    known = psij.Launcher.get_launcher_names()
+    name = job.inner_launcher if job.inner_launcher in known else _MISNAMED[job.inner_launcher]
+    inner = psij.Launcher.get_instance(name, config=config)
     return "launcher", list(map(str, inner.get_launch_command(job)))
 
 

@@ -10,7 +10,7 @@ import anyio
 import attrs
 import pytest
 from blockbuster import blockbuster_ctx
-from orbit_psij import JobRefused, JobSpec, PSIJClient, UnknownJob
+from orbit_psij import JobRefused, JobSpec, PSIJClient, SubmitFailed, UnknownJob
 
 from orbit_core.batch import SchedulerUnavailable
 from orbit_core.errors import BadRequest, InvalidBody
@@ -388,3 +388,58 @@ async def test_a_local_job_cannot_be_an_array_or_wait(user: User) -> None:
     spec = JobSpec("true", count=2, after_ok=["x"], after_any=["y"])
     with pytest.raises(InvalidBody, match=r"count: needs .*after_ok: needs .*after_any: needs"):
         await user.client.submit_job(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"stdout_path": "x/" * 3000}, "could not be prepared"),
+        ({"launcher": "jsrun", "resources": {"process_count": 2}}, None),
+    ],
+    ids=["path", "launcher"],
+)
+async def test_what_cannot_be_prepared_is_told(
+    user: User, slurm: Any, spec: dict[str, Any], words: str | None
+) -> None:
+    if words is None:
+        (slurm.folder / "bin" / "scontrol").write_text("#!/bin/sh\necho n1\n")
+        status = await user.until_over(await user.submit("true", **spec))
+        assert (status["state"], status["exit_code"]) == ("FAILED", 127)  # there is no jsrun here
+        return
+    with pytest.raises(SubmitFailed, match=words):
+        await user.submit("true", **spec)
+
+
+async def test_an_array_whose_elements_were_all_over_ends_after_a_restart(
+    open_user: Opener, tmp_path: Path
+) -> None:
+    async with open_user() as user:
+        job = await user.submit("exit 2", count=2)
+        await user.until_over(job)
+    change_record(tmp_path, job["job_id"], state="ACTIVE", message=None)
+    async with open_user() as user:
+        status = await user.until_over(job)
+    assert (status["state"], status["message"]) == ("FAILED", "2 of 2 FAILED: [0] exit code 2")
+
+
+async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
+    open_user: Opener, slurm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_user() as user:
+        job = await user.submit("true", custom_attributes={"slurm.hold": True})
+    change_record(tmp_path, job["job_id"], native_id=None, state="NEW")
+    (slurm.folder / "down").touch()
+    async with open_user() as user:
+        with anyio.fail_after(PATIENCE):
+            while "jobs of before are not found yet" not in caplog.text:
+                await anyio.sleep(0.02)
+        (slurm.folder / "down").unlink()
+        assert (await user.until(job, "QUEUED"))["native_id"] == "1000"
+
+
+async def test_the_executor_of_a_host_without_scheduler_is_not_offered(
+    slurm: Any, tmp_path: Path
+) -> None:
+    async with _open(tmp_path / "state", "none") as user:
+        with pytest.raises(InvalidBody, match="'slurm' is not offered here: use local"):
+            await user.submit("true")
