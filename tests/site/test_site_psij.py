@@ -311,8 +311,8 @@ async def test_environment_and_input_arrive_as_they_are(user):
     assert status["stdout"] == "it's $HOME \\ \"x\"|líne\n$(date)|$(id) 'q' \\n"
 
 
-async def test_an_array_of_twenty_with_two_failures(on_slurm, tmp_path):
-    job = await on_slurm.submit(
+async def test_an_array_of_twenty_with_two_failures(user, tmp_path):
+    job = await user.submit(
         "echo $ORBIT_ARRAY_INDEX; test $ORBIT_ARRAY_INDEX -ne 3 -a $ORBIT_ARRAY_INDEX -ne 17",
         count=20,
         directory=str(tmp_path),
@@ -320,7 +320,7 @@ async def test_an_array_of_twenty_with_two_failures(on_slurm, tmp_path):
         resources={"memory": 10 * 1024 * 1024},
     )
 
-    status = await on_slurm.until_over(job)
+    status = await user.until_over(job)
 
     failed = [element["index"] for element in status["elements"] if element["state"] == "FAILED"]
     assert failed == [3, 17]
@@ -329,10 +329,21 @@ async def test_an_array_of_twenty_with_two_failures(on_slurm, tmp_path):
     assert [(tmp_path / f"out.{index}").read_text() for index in range(20)] == [
         f"{index}\n" for index in range(20)
     ]
-    heard = [note.data for note in on_slurm.notifications if note.topic == "array_status"]
+    heard = [note.data for note in user.notifications if note.topic == "array_status"]
     assert sorted(news["index"] for news in heard if news["state"] == "COMPLETED") == [
         index for index in range(20) if index not in failed
     ]
+
+
+async def test_an_array_is_cancelled_as_a_whole(user):
+    job = await user.submit("sleep 600", count=3, resources={"memory": 10 * 1024 * 1024})
+    await user.until_active(job)
+
+    await user.client.cancel_job(job["job_id"])
+
+    status = await user.until_over(job)
+    assert status["state"] == "CANCELED"
+    assert {element["state"] for element in status["elements"]} == {"CANCELED"}
 
 
 async def test_a_chain_of_jobs_runs_in_order(user, tmp_path):

@@ -35,7 +35,7 @@ def qsub(arguments):
     status, output, complaint = run(*command, script=script)
     if status:
         return _refuse(complaint)
-    print(f"{output.strip().split(';')[0]}.{SERVER}")
+    print(f"{output.strip().split(';')[0]}{'[]' * bool(wanted.J)}.{SERVER}")
     return 0
 
 
@@ -117,7 +117,10 @@ def _script(body, name, told, account):
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in known.items())
     return f"""#!/bin/bash
 {exports}
-export PBS_JOBID=$SLURM_JOB_ID.{SERVER} PBS_QUEUE=$SLURM_JOB_PARTITION NCPUS=$SLURM_CPUS_ON_NODE
+export PBS_ARRAY_INDEX=$SLURM_ARRAY_TASK_ID
+number=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_JOB_ID" ] || number="$SLURM_ARRAY_JOB_ID[$SLURM_ARRAY_TASK_ID]"
+export PBS_JOBID=$number.{SERVER} PBS_QUEUE=$SLURM_JOB_PARTITION NCPUS=$SLURM_CPUS_ON_NODE
 export PBS_NODEFILE=/tmp/pbs_nodes.$PBS_JOBID
 for host in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     for slot in $(seq "$NCPUS"); do echo "$host"; done
