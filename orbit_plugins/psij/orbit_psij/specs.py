@@ -53,7 +53,10 @@ def read_submission(body: dict[str, Any], offered: Collection[str]) -> Submissio
     if spec is not None:
         is_local = executor == "local"
         faults += check_spec(spec, is_local=is_local)
-        faults += _local_faults(spec) if is_local else _batch_faults(spec, str(executor))
+        if is_local:
+            faults += _local_faults(spec)
+        elif executor in offered:
+            faults += _batch_faults(spec, executor)
     if faults or spec is None:
         raise InvalidBody("body: " + "; ".join(faults))
     return Submission(spec, executor)

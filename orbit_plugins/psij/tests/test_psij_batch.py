@@ -437,6 +437,12 @@ async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
         assert (await user.until(job, "QUEUED"))["native_id"] == "1000"
 
 
+@pytest.mark.parametrize("executor", ["lsf", "", 1, ["slurm"], None])
+async def test_an_executor_that_is_not_there_is_a_fault(user: User, executor: Any) -> None:
+    with pytest.raises(InvalidBody, match="is not offered here: use local, slurm"):
+        await user.client.submit_job({"executable": "true"}, executor)
+
+
 async def test_the_executor_of_a_host_without_scheduler_is_not_offered(
     slurm: Any, tmp_path: Path
 ) -> None:
