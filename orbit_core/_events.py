@@ -101,8 +101,7 @@ class EventRing:
     def _drop(self, now: float) -> None:
         """Forget the oldest events, by bytes and by age."""
         while self._kept and (
-            self._bytes > self._max_bytes
-            or now - self._kept[self._oldest].time > self._max_seconds
+            self._bytes > self._max_bytes or now - self._kept[self._oldest].time > self._max_seconds
         ):
             self._bytes -= len(self._kept.pop(self._oldest).encoded)
             self._oldest += 1
