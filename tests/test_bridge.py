@@ -1,4 +1,4 @@
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import anyio
 import attrs
@@ -9,13 +9,12 @@ from websockets.exceptions import ConnectionClosed
 from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, pack_value
-from orbit_core._link import Link
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault_code, opened
-from tests.joining import endpoint_token, handshake, refused
+from tests.joining import endpoint_token, handshake, joined_by_hand, refused
 from tests.probe_plugin import PROBE, probe_of
 from tests.test_sessions import pragma
 from tests.waiting import until
@@ -526,22 +525,6 @@ async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
         with anyio.fail_after(4):
             document = (await client.post("/endpoint/list")).json()["data"]
     assert document["endpoints"]["node"]["endpoint"]["liveness"] == "suspect"
-
-
-@asynccontextmanager
-async def joined_by_hand(deployment):
-    """Join as an endpoint whose link says only what a test lets it say."""
-    token = await endpoint_token(deployment)
-    async with anyio.create_task_group() as group:
-
-        async def silent(scope, receive, send):
-            await anyio.sleep_forever()
-
-        link = Link(silent, group, lambda kind, payload: None, first_id=1)
-        async with handshake(deployment, token) as joined:
-            group.start_soon(link.run, joined, 0)
-            yield link
-            group.cancel_scope.cancel()
 
 
 async def test_a_hello_that_is_none_breaks_the_link(deployment):
