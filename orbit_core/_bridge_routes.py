@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import _openapi
 from ._codec import to_data
+from ._cookies import COOKIE
 from ._description import describe_route
 from ._events import EventRing, Filter
 from ._host import PluginHost
@@ -25,7 +26,7 @@ from ._inquiry import descriptions_of
 from ._metrics import BridgeCollector, render
 from ._registry import Registry
 from ._tasks import open_tasks
-from .auth import COOKIE, Authenticator, Tokens
+from .auth import Authenticator, Tokens
 from .errors import BadRequest, Forbidden, OrbitError, Unavailable
 from .models import EndpointInfo, HostDescription, Role
 from .web import Reply, error_reply, model_body, principal_of, takes
@@ -60,10 +61,6 @@ class Hub(Protocol):
 
     def describe_topology(self) -> dict[str, Any]:
         """Return the document of ``/endpoint/list``."""
-        ...
-
-    def cut_listeners(self, key: str) -> None:
-        """Cut the listeners that a token, or a cookie, let in."""
         ...
 
 
@@ -157,18 +154,20 @@ class BridgeRoutes:
         if authenticator.enabled:
             address = request.client.host if request.client else ""
             token = authenticator.token(request.scope["headers"], address, by_cookie=False)
-            value, ttl = authenticator.open_cookie(token)
-            secure = request.url.scheme == "https"
             reply.set_cookie(
-                COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure
+                COOKIE,
+                authenticator.cookies.open(token.id),
+                max_age=int(authenticator.cookies.ttl),
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
             )
         return reply
 
     async def close_cookie(self, request: Request) -> Reply:
         """Forget the cookie and cut the listeners that it let in: log out."""
-        closed = self._hub.authenticator.close_cookie(request.scope["headers"])
-        if closed:
-            self._hub.cut_listeners(closed)
+        cookies = self._hub.authenticator.cookies
+        cookies.close(cookies.shown(request.scope["headers"]))
         reply = Reply({"ok": True})
         reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return reply

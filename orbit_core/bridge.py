@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 _JITTER = random.SystemRandom()
 
-TOKEN_SWEEP = 1.0
-"""Seconds between looks for expired tokens."""
+SWEEP = 1.0
+"""Seconds between looks for expired tokens and cookies."""
 
 BURST = 1.0
 """Seconds' worth of requests that a caller may make at once."""
@@ -251,6 +251,7 @@ async def open_bridge(
         registry.serve_with(bridge.app_for)
         await _first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
         tokens.on_end(bridge.cut_token)
+        bridge.authenticator.cookies.on_end(bridge.cut_listeners)
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
         host.hooks.add("(fan-out)", FanOut(bridge.ring))
@@ -262,7 +263,7 @@ async def open_bridge(
             connect(near, far, group)
             group.start_soon(expire_calls, near)
             group.start_soon(registry.run)
-            group.start_soon(_sweep_tokens, tokens)
+            group.start_soon(_sweep, bridge.authenticator)
             async with serve(_with_cors(bridge, config), config) as url:
                 bridge.url = url
                 await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
@@ -285,10 +286,11 @@ async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> No
         write_private(path, text)
 
 
-async def _sweep_tokens(tokens: Tokens) -> None:
+async def _sweep(authenticator: Authenticator) -> None:
     while True:
-        await anyio.sleep(TOKEN_SWEEP)
-        await tokens.sweep()
+        await anyio.sleep(SWEEP)
+        authenticator.cookies.sweep()
+        await authenticator.tokens.sweep()
 
 
 def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:

@@ -359,6 +359,29 @@ async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):
         assert (await clients[1].get("/auth")).status_code == 200
 
 
+async def test_listeners_are_cut_when_their_cookie_runs_out_and_no_others(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], session_cookie_ttl=2.0)
+    async with open_deployment(tmp_path, config=config) as deployment, AsyncExitStack() as stack:
+        token = await deployment.token(ALICE)
+        by_cookie, by_token = [
+            await stack.enter_async_context(opened(deployment, token)) for _ in range(2)
+        ]
+        streams = []
+        for client in (by_cookie, by_token):
+            assert (await client.post("/auth")).status_code == 200
+            if client is by_cookie:
+                del client.headers["Authorization"]
+            events = await stack.enter_async_context(client.stream("GET", "/events"))
+            streams.append(events.aiter_bytes())
+            await anext(streams[-1])
+        with anyio.fail_after(10), pytest.raises(httpx.TransportError):
+            await anext(streams[0])
+        assert fault_code(await by_cookie.get("/auth")) == (401, "unauthorized")
+        async with deployment.endpoint("node"):
+            with anyio.fail_after(5):
+                assert b"node" in await anext(streams[1])
+
+
 async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
     async with opened(deployment, await deployment.token(ALICE)) as client:
         reply = await client.post("/auth")

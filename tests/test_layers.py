@@ -15,7 +15,7 @@ ROWS = [
     "batch.slurm batch.pbs batch.none",
     "batch.registry",
     "batch",
-    "_codec _store _lock _frames _session _lifetimes",
+    "_codec _store _lock _frames _session _lifetimes _cookies",
     "values config context _wire_events web auth _idempotency plugin_client _stream",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport _pipe _answer",
