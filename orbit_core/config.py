@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 ALIASES = {
     f"ORBIT_{name}": tuple(f"RADICAL_ORBIT_{era}_{name}" for era in ("BRIDGE", "BROKER"))
-    for name in ("URL", "TOKEN", "CERT", "KEY")
+    for name in ("URL", "TOKEN", "CERT")
 }
 """Names of the original system that are read where ours are not set."""
 
@@ -194,7 +194,7 @@ def resolve_access(
     token: str | None = None,
     cert: Path | str | None = None,
     *,
-    file: ClientConfig | EndpointConfig | None = None,
+    file: ClientConfig | None = None,
 ) -> Access:
     """Find the bridge: argument over environment over ``file`` over a bridge on this host.
 

@@ -250,6 +250,8 @@ def test_a_token_file_may_be_named_by_environment_or_file(home, monkeypatch):
     assert resolve_access(file=file).token == "from-file"
     monkeypatch.setenv("ORBIT_TOKEN_FILE", str(written(home / "b", "from-env")))
     assert resolve_access(file=file).token == "from-env"
+    monkeypatch.setenv("ORBIT_TOKEN", "env-token")
+    assert resolve_access(file=file).token == "env-token"
     assert resolve_access(token="given", file=file).token == "given"
 
 
