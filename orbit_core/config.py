@@ -34,7 +34,6 @@ class BridgeConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    name: str = "bridge"
     plugins: list[str] = attrs.field(factory=lambda: ["default"])
     cert: Path | None = None
     key: Path | None = None

@@ -62,6 +62,14 @@ def test_a_file_is_read_section_by_section(home):
     )
 
 
+def test_a_bridge_has_no_name_of_its_own(home):
+    path = written(home / "x.toml", '[bridge]\nname = "hub"\n')
+    with pytest.raises(ConfigError) as told:
+        read_file(path)
+
+    assert told.value.detail == f"{path}: unknown: name at bridge"
+
+
 def test_every_fault_of_a_file_is_named_with_its_section(home):
     path = written(home / "x.toml", '[bridge]\nport = "1"\nprot = 2\n[client]\nurl = 3\n')
     with pytest.raises(ConfigError) as told:

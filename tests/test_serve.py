@@ -253,6 +253,25 @@ def files(tmp_path):
 ENDPOINT = ("--role", "endpoint")
 
 
+@pytest.mark.parametrize("role", ["bridge", "endpoint"])
+def test_what_is_logged_is_a_setting(here, tmp_path, monkeypatch, role):
+    file = tmp_path / "orbit.toml"
+    file.write_text(f'[{role}]\nlog_level = "ERROR"\nlog_format = "json"\n')
+    found = []
+
+    def note(*run):
+        root = logging.getLogger()
+        found.append((root.level, isinstance(root.handlers[0].formatter, serve_module._JsonLines)))
+
+    monkeypatch.setattr(serve_module, "run_server", note)
+    for options in ((), ("--log-level", "DEBUG", "--log-format", "text")):
+        with kept_logging():
+            CliRunner().invoke(
+                serve_module.serve, ["--role", role, "--config", str(file), *options]
+            )
+    assert found == [(logging.ERROR, True), (logging.DEBUG, False)]
+
+
 def test_an_endpoints_settings_come_from_the_file_last(started, files, monkeypatch):
     config, _, token = started(*ENDPOINT, *files)
     assert (config.name, config.url, token) == ("file", "http://file", None)
