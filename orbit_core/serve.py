@@ -14,6 +14,8 @@ import attrs
 import click
 
 from ._loop import run_server
+from ._memory import keep_giving_back
+from ._tasks import open_tasks
 from ._watchdog import watch_loop
 from .bridge import open_bridge
 from .config import BridgeConfig, EndpointConfig, find_file, override, setting, take
@@ -128,7 +130,12 @@ def _set_up_logging(level: str, form: str) -> None:
 async def _serve_bridge(
     config: BridgeConfig, settings: Mapping[str, Any], token: str | None
 ) -> None:
-    async with watch_loop(), open_bridge(config, settings, token) as bridge:
+    async with (
+        watch_loop(),
+        open_bridge(config, settings, token) as bridge,
+        open_tasks() as group,
+    ):
+        group.start_soon(keep_giving_back)
         click.echo(f"bridge ready: {bridge.url}")
         await _until_told(bridge.stopped)
 

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks _guard _rates _loop _checked_send",
+    "errors models _tasks _guard _rates _loop _memory _checked_send",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
