@@ -107,6 +107,10 @@ class Principal:
         """Tell whether what ``owner_key`` (None: nobody) owns is this principal's to use."""
         return owner_key is None or owner_key == self.owner_key or self.role is Role.ADMIN
 
+    def may_call(self, owner: str) -> bool:
+        """Tell whether this principal may call an endpoint of ``owner`` that is not shared."""
+        return self.owner == owner or self.role is Role.ADMIN
+
 
 @attrs.frozen
 class Token:

@@ -550,11 +550,31 @@ async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
     assert document["endpoints"]["node"]["endpoint"]["liveness"] == "suspect"
 
 
-async def test_a_hello_that_is_none_breaks_the_link(deployment):
+def plugins(*names, type="x"):
+    return {"plugins": {name: {"type": type, "namespace": "/x"} for name in names}}
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        pytest.param({"role": 7}, id="a wrong type"),
+        pytest.param({"role": "login\nWARNING forged"}, id="a role of two lines"),
+        pytest.param(plugins("psij\nWARNING forged"), id="a plugin of two lines"),
+        pytest.param(plugins("psij", type="x" * 256 * 1024), id="very much"),
+    ],
+)
+async def test_a_hello_that_is_none_breaks_the_link(deployment, hello):
     async with joined_by_hand(deployment) as link:
-        link.send(Kind.HELLO, 0, pack_value({"role": 7}))
+        link.send(Kind.HELLO, 0, pack_value(hello))
         await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
     assert "other" not in deployment.bridge.registry.topology()
+
+
+async def test_a_second_hello_breaks_the_link(deployment):
+    async with joined_by_hand(deployment) as link:
+        for _ in range(2):
+            link.send(Kind.HELLO, 0, pack_value({}))
+        await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
 
 
 async def test_what_only_a_bridge_says_is_passed_over_from_an_endpoint(deployment):

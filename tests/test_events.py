@@ -188,19 +188,40 @@ async def test_a_listener_hears_only_what_it_asked_for(client, wanted, expected)
 
 @pytest.mark.parametrize(
     ("principal", "expected"),
-    [(ALICE, ["hers", "everybody's"]), (BOB, ["everybody's"]), (ADMIN, ["hers", "everybody's"])],
+    [
+        (ALICE, ["hers", "her endpoint's", "everybody's"]),
+        (BOB, ["everybody's"]),
+        (ADMIN, ["hers", "her endpoint's", "everybody's"]),
+    ],
     ids=["owner", "somebody else", "administrator"],
 )
 async def test_an_owners_notifications_are_hers_and_the_administrators(
     deployment, client, principal, expected
 ):
-    async with deployment.client(principal) as other, listen(other) as response:
+    async with (
+        deployment.endpoint("open", [PROBE], shared=True),
+        deployment.client(principal) as other,
+        listen(other) as response,
+    ):
         stream = Listening(response)
         await stream.frame()
-        await notify(client, "hers", owner="alice")
-        await notify(client, "everybody's")
+        await notify(client, "hers", owner="alice", endpoint="open")
+        await notify(client, "her endpoint's")
+        await notify(client, "everybody's", endpoint="open")
         found = [(await stream.event())[1]["data"] for _ in expected]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    "last", ["9" * 5000, "9" * 19, "-1", "+1", "\u0661", ""], ids=lambda last: last[:5] or "empty"
+)
+async def test_an_id_that_is_none_is_a_gap(last):
+    events = ring()
+    position = events._epoch.decode()
+
+    frames = await anext(events.listen(Filter(ADMIN), f"{position}-{last}"))
+
+    assert b'"topic": "gap", "data": {"lost": null, "resumes_after": 0}' in frames
 
 
 async def test_a_head_request_for_the_events_ends(client):
