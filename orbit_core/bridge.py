@@ -188,7 +188,7 @@ class Bridge:
 
     def _principal(self, scope: Scope) -> Principal:
         if not self.authenticator.enabled:
-            _check_host(scope, self.config)
+            _check_page(scope, self.config)
         try:
             principal = self.authenticator.principal(scope["headers"], _address(scope))
         except OrbitError:
@@ -215,13 +215,21 @@ def _address(scope: Scope) -> str:
     return scope["client"][0] if scope["client"] else ""
 
 
-def _check_host(scope: Scope, config: BridgeConfig) -> None:
-    """Refuse other sites' names for a bridge without authentication, which pages could else use."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
+def _check_page(scope: Scope, config: BridgeConfig) -> None:
+    """Refuse other sites' names and pages at a bridge without authentication, which lets all in."""
+    headers = dict(scope["headers"])
+    name, origin = (headers.get(key, b"").decode("latin-1") for key in (b"host", b"origin"))
+    host = name.rsplit(":", 1)[0]
     if host not in ("localhost", "127.0.0.1", "[::1]", config.host, ""):
         raise Forbidden(
             f"this bridge is not called {host!r}: "
             "without authentication it answers only as localhost"
+        )
+    known = ("", f"http://{name}", f"https://{name}", *config.allow_origins)
+    if origin not in known and "*" not in config.allow_origins:
+        raise Forbidden(
+            f"this bridge takes no calls of pages at {origin!r}: "
+            "without authentication allow_origins must name them"
         )
 
 

@@ -13,7 +13,7 @@ from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
-from tests.asking import fault_code, opened
+from tests.asking import fault, fault_code, opened
 from tests.joining import endpoint_token, handshake, joined_by_hand, refused
 from tests.probe_plugin import PROBE, probe_of
 from tests.test_sessions import pragma
@@ -469,6 +469,34 @@ async def test_without_authentication_everybody_administers_but_only_as_localhos
         assert (await client.post("/auth")).json() == {"ok": True}
         reply = await client.get("/endpoints", headers={"Host": "evil.example"})
     assert fault_code(reply) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ([], None, 200),
+        ([], "the bridge's", 200),
+        ([], "https://evil.example", 403),
+        ([], "null", 403),
+        (["https://portal.example"], "https://portal.example", 200),
+        (["https://portal.example"], "https://evil.example", 403),
+        (["*"], "https://evil.example", 200),
+    ],
+)
+async def test_without_authentication_only_pages_that_are_named_may_call(
+    tmp_path, allowed, origin, status
+):
+    config = BridgeConfig(port=0, plugins=[], no_auth=True, allow_origins=allowed)
+    async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:
+        shown = deployment.url if origin == "the bridge's" else origin
+        headers = {} if shown is None else {"Origin": shown}
+        reply = await client.post("/endpoint/list", headers=headers)
+    assert reply.status_code == status
+    if status == 403:
+        assert fault(reply)[2] == (
+            f"this bridge takes no calls of pages at {origin!r}: "
+            "without authentication allow_origins must name them"
+        )
 
 
 async def test_named_origins_may_call(tmp_path):
