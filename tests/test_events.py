@@ -310,7 +310,7 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
 async def test_a_plugin_whose_listening_stalls_begins_anew_and_misses_nothing(
     deployment, client, monkeypatch
 ):
-    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    monkeypatch.setattr("orbit_core._event_stream.STALLED", 0.2)
     hub = probe_of(deployment.endpoints["node"]).context.hub
     events = hub.events(topic="news")
     await anext(events)
@@ -344,7 +344,7 @@ async def test_a_plugin_of_the_bridge_is_heard_and_hears_from_its_start(tmp_path
 
 
 async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    monkeypatch.setattr("orbit_core._event_stream.STALLED", 0.2)
     async with (
         open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment,
         deployment.client() as client,
