@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed
 
 from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
-from orbit_core._frames import Kind, pack_value
+from orbit_core._frames import Kind, RequestHead, pack_value
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
@@ -596,6 +596,16 @@ async def test_a_hello_that_is_none_breaks_the_link(deployment, hello):
         link.send(Kind.HELLO, 0, pack_value(hello))
         await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
     assert "other" not in deployment.bridge.registry.topology()
+
+
+@pytest.mark.parametrize("stamp", [("root", "admin", None), ("alice", "admin", "node")])
+async def test_an_endpoint_cannot_say_for_whom_it_speaks(deployment, stamp):
+    async with joined_by_hand(deployment) as link:
+        head = RequestHead("GET", b"/tokens", [], {"principal": stamp})
+        call = link.call(head, b"", fin=True)
+        with anyio.fail_after(5):
+            assert (await call.response()).status == 403
+            assert b"this needs an administrator's token" in await call.read()
 
 
 async def test_a_second_hello_breaks_the_link(deployment):
