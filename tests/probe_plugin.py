@@ -158,7 +158,7 @@ def probe_of(endpoint):
     return endpoint.host.plugins.served["probe"].plugin
 
 
-async def notify(client, data, topic="news", owner=None):
-    """Have the probe of ``node`` publish."""
+async def notify(client, data, topic="news", owner=None, endpoint="node"):
+    """Have the probe of an endpoint publish."""
     body = {"topic": topic, "data": data, "owner": owner}
-    await client.request("POST", "/node/probe/notify", body)
+    await client.request("POST", f"/{endpoint}/probe/notify", body)

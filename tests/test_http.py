@@ -1,11 +1,13 @@
+import gc
 import json
+import weakref
 
 import anyio
 import pytest
 
 from orbit_core import _http
 from orbit_core._http import HttpProtocol
-from orbit_core._server import serve
+from orbit_core._server import SocketProtocol, serve
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import open_deployment
 from tests.asking import fault, opened
@@ -194,3 +196,73 @@ async def test_a_bridge_with_too_many_connections_says_so(tmp_path):
             "this bridge has as many connections as it takes: wait",
         )
         assert reply.headers["Retry-After"] == "1"
+
+
+HANDSHAKE = (
+    b"GET /register HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"X: %s\r\n\r\n" % bytes([97] * 9000), id="a long line"),
+        pytest.param(b"X: y\r\n" * 200 + b"\r\n", id="many lines"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused_at_once(deployment, rest):
+    assert await refusal(deployment, HANDSHAKE + rest) == "this is no HTTP request"
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"Content-Length: 5\r\n\r\nhello", id="a body"),
+        pytest.param(b"Content-Length: 5\r\n\r\n", id="a body that does not come"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n", id="a body in chunks"),
+    ],
+)
+async def test_a_request_for_another_protocol_has_no_body(deployment, protocol, rest):
+    head = HANDSHAKE.replace(b"websocket", protocol)
+    assert await refusal(deployment, head + rest) == (
+        "a request with a body cannot ask for another protocol: leave out Upgrade"
+    )
+
+
+async def test_a_request_may_offer_a_protocol_that_is_not_spoken(deployment):
+    async with deployment.client() as client:
+        offer = {"Upgrade": "h2c", "Connection": "Upgrade"}
+        reply = await client.http.get("/node/probe/echo", headers=offer)
+    assert reply.json()["method"] == "GET"
+
+
+async def refusal(deployment, request):
+    """Return why a request is answered with 400."""
+    async with await connected(deployment) as stream:
+        await stream.send(request)
+        with anyio.fail_after(10):
+            reply = b"".join([part async for part in stream])
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    return json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("kind", [HttpProtocol, SocketProtocol])
+async def test_a_connection_that_is_gone_stays_in_memory_no_longer(deployment, kind):
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(one) for one in living(kind)}
+        async with deployment.endpoint("other"), deployment.client() as client:
+            await client.list_endpoints()
+            found = [weakref.ref(one) for one in living(kind) if id(one) not in before]
+        assert found
+        await until(lambda: all(one() is None for one in found))
+    finally:
+        gc.enable()
+
+
+def living(kind):
+    return [one for one in gc.get_objects() if isinstance(one, kind)]

@@ -219,6 +219,19 @@ async def test_a_call_past_its_deadline_ends_typed_and_cancels_its_handler(deplo
     await until(lambda: probe_of(deployment.endpoints["node"]).cancelled == 1)
 
 
+async def test_the_deadline_of_a_call_that_names_none_is_a_setting(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], call_timeout=0.2)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment,
+        opened(deployment, await deployment.token()) as http,
+    ):
+        assert fault(await http.get("/node/probe/hang")) == (
+            504,
+            "deadline_exceeded",
+            "endpoint node gave no sign of an answer within 0.2 s",
+        )
+
+
 @pytest.mark.parametrize("route", ["hang", "trickle"])
 async def test_a_client_that_leaves_cancels_the_handler(deployment, http, route):
     async with anyio.create_task_group() as group:
