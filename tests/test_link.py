@@ -24,10 +24,10 @@ from orbit_core._frames import (
 from orbit_core._link import (
     CALL_LIMIT,
     HELD_LIMIT,
-    UNACKNOWLEDGED_HIGH,
     UNACKNOWLEDGED_LIMIT,
     Link,
 )
+from orbit_core._messages import UNACKNOWLEDGED_HIGH
 from orbit_core._stream import WINDOW
 from orbit_core.errors import (
     ConnectionLost,
@@ -304,7 +304,7 @@ async def test_what_arrived_is_acknowledged_and_dropped():
             links.endpoint.send(Kind.EVENT, 0, b"%d" % number)
             await anyio.lowlevel.checkpoint()
         await until(lambda: len(links.heard) == 200)
-        await until(lambda: len(links.endpoint._unacknowledged) < 64)
+        await until(lambda: len(links.endpoint._messages._unacknowledged) < 64)
 
 
 async def test_a_new_link_ends_the_calls_and_forgets_what_waits():
@@ -368,7 +368,7 @@ async def test_a_handler_of_an_ended_call_cannot_answer_a_later_one():
         await until(lambda: links.endpoint.served)
         links.endpoint.reset(ConnectionLost("the bridge was restarted"))
         await until(lambda: told)
-        assert not links.endpoint._queue
+        assert not links.endpoint._messages._queue
 
 
 async def test_notifications_are_refused_when_megabytes_wait():
@@ -418,9 +418,9 @@ async def test_a_body_waits_for_a_peer_that_gives_credit_but_acknowledges_nothin
                 group.start_soon(partial(stream.write, LARGE, fin=True))
         await until(lambda: peer.taken > UNACKNOWLEDGED_HIGH)
         await anyio.wait_all_tasks_blocked()
-        assert link._unacknowledged_bytes + link._queued < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
+        assert link._messages.held < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
         assert not link.is_broken
-        peer.say(received=len(link._unacknowledged))
+        peer.say(received=len(link._messages._unacknowledged))
         before = peer.taken
         await until(lambda: peer.taken > before)
         group.cancel_scope.cancel()
@@ -435,7 +435,7 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
             link.send(Kind.TOPOLOGY, 0, bytes(2**20))
             await anyio.lowlevel.checkpoint()
         assert link.is_broken
-        assert link._unacknowledged_bytes + link._queued < 2**21
+        assert link._messages.held < 2**21
         assert peer is None or peer.wire.is_closed
         group.cancel_scope.cancel()
     assert "giving up a link" in caplog.text
@@ -540,4 +540,4 @@ async def test_a_single_message_is_acknowledged_before_long(monkeypatch):
     async with pair() as links:
         links.bridge.send_event(b"news")
         await until(lambda: links.heard)
-        await until(lambda: not links.bridge._unacknowledged)
+        await until(lambda: not links.bridge._messages._unacknowledged)

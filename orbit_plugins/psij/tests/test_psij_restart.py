@@ -10,14 +10,13 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from anyio.abc import Process
 
 from orbit_core.testing import BOB
 
 pytestmark = pytest.mark.anyio
 
 ENDPOINT = """
-import json, pathlib, sys, anyio
+import json, pathlib, signal, sys, anyio
 from orbit_core.testing import open_plugin
 
 async def main():
@@ -33,6 +32,7 @@ async def main():
                 print(json.dumps(reply.json()), flush=True)
             await anyio.sleep_forever()
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 anyio.run(main)
 """
 
@@ -49,19 +49,18 @@ async def run_and_kill(
     found: list[dict[str, Any]] = []
     async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         assert process.stdout is not None
-        text = b""
-        with anyio.fail_after(30):
-            while text.count(b"\n") < len(specs):
-                text += await process.stdout.receive()
-        found = [json.loads(line) for line in text.splitlines()]
-        os.killpg(process.pid, number)
-        await _gone(process)
+        try:
+            text = b""
+            with anyio.fail_after(30):
+                while text.count(b"\n") < len(specs):
+                    text += await process.stdout.receive()
+                found = [json.loads(line) for line in text.splitlines()]
+                os.killpg(process.pid, number)
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
     return found
-
-
-async def _gone(process: Process) -> None:
-    with anyio.fail_after(20):
-        await process.wait()
 
 
 RECORD = "space = ? AND key = ?"
