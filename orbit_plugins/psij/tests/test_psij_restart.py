@@ -4,7 +4,6 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +84,6 @@ def forget(directory: Path, space: str) -> None:
     connection.close()
 
 
-def has_ended(pid: int | str) -> bool:
-    """Tell whether a process is no more, reaped or not by whoever inherited it."""
-    try:
-        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def mark_of(directory: Path, job_id: str, kind: str) -> Path:
     return Path(f"{directory}/plugins/psij/output/lab/{job_id}.{kind}")
 
@@ -112,12 +103,6 @@ def undo_start(directory: Path, job_id: str, **changes: Any) -> None:
     change_record(directory, job_id, state="NEW", native_id=None, exit_code=None, **changes)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_job_outlives_its_endpoint_and_is_found_again(
     tmp_path: Path, open_user: Any, number: signal.Signals
@@ -135,7 +120,7 @@ async def test_a_job_outlives_its_endpoint_and_is_found_again(
 
 
 async def test_a_job_that_ended_meanwhile_has_its_true_exit_code(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any
 ) -> None:
     gate = tmp_path / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.02; done; echo late; exit"
@@ -157,7 +142,9 @@ async def test_a_finished_job_is_not_announced_again(tmp_path: Path, open_user: 
         assert user.heard(job_id) == []
 
 
-async def test_a_job_that_vanished_is_failed_and_says_so(tmp_path: Path, open_user: Any) -> None:
+async def test_a_job_that_vanished_is_failed_and_says_so(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
     os.killpg(int(job["native_id"]), signal.SIGKILL)
@@ -177,7 +164,7 @@ async def test_a_job_found_again_can_vanish_later(tmp_path: Path, open_user: Any
 
 
 async def test_a_process_that_got_a_jobs_number_is_not_the_job(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
@@ -188,7 +175,7 @@ async def test_a_process_that_got_a_jobs_number_is_not_the_job(
 
 
 async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
-    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch, until: Any
 ) -> None:
     monkeypatch.setattr("orbit_psij.jobs.CANCEL_GRACE", 0.05)
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
@@ -204,7 +191,7 @@ async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
 
 
 async def test_a_job_found_again_is_cancelled_with_its_children(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300 & echo up; wait")])
     async with open_user(tmp_path) as user:
@@ -215,7 +202,9 @@ async def test_a_job_found_again_is_cancelled_with_its_children(
         await until(lambda: all(has_ended(child.pid) for child in children))
 
 
-async def test_a_cancellation_is_carried_on_after_a_restart(tmp_path: Path, open_user: Any) -> None:
+async def test_a_cancellation_is_carried_on_after_a_restart(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
     change_record(tmp_path, job["job_id"], cancel_requested=True)
     async with open_user(tmp_path) as user:
@@ -265,7 +254,9 @@ async def test_a_job_cancelled_before_it_started_is_not_started(
     assert (tmp_path / "count").read_text() == "x\n"
 
 
-async def test_of_two_starts_the_first_one_is_the_job(tmp_path: Path, open_user: Any) -> None:
+async def test_of_two_starts_the_first_one_is_the_job(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     """A start that the dying endpoint began, and its successor's: the script itself decides."""
     gate = tmp_path / "gate"
     script = f"echo x >>{tmp_path}/count; until [ -e {gate} ]; do sleep 0.02; done; exit 4"
@@ -297,7 +288,7 @@ async def test_a_submit_repeated_after_a_kill_is_the_same_job(
 
 
 async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     running, over = await run_and_kill(tmp_path, [shell("sleep 300"), shell("true")])
     await until(lambda: exists(tmp_path, over, "exit"))
@@ -308,7 +299,7 @@ async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
 
 
 async def test_a_session_of_the_same_id_does_not_get_somebody_elses_jobs(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo secret; sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
@@ -349,6 +340,7 @@ async def test_states_are_written_after_the_disk_came_back(
     open_user: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    until: Any,
 ) -> None:
     monkeypatch.setattr("orbit_psij.journal.RETRY_DELAY", 0.05)
     async with open_user(tmp_path) as user:
