@@ -90,7 +90,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of what would keep a lost socket in memory until the garbage is collected."""
         super().connection_lost(exc)
-        self._receive = self._resume = None
+        self._receive, self._resume = None, SocketProtocol._resume
         if hasattr(self, "scope"):
             self.scope.clear()  # type: ignore[attr-defined]
 
