@@ -2,8 +2,8 @@
 
 import html
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -292,16 +292,20 @@ class _EventStream(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        if connection is not None:
-            self._hub.listeners[connection] = self._keys
-        try:
+        with nullcontext() if connection is None else self._listed(connection):
             async with open_tasks() as group:
                 group.start_soon(self._send_all, send, connection)
                 while (await receive())["type"] != "http.disconnect":
                     pass
+
+    @contextmanager
+    def _listed(self, connection: Connection) -> Iterator[None]:
+        """Have the bridge know whom it can cut."""
+        self._hub.listeners[connection] = self._keys
+        try:
+            yield
         finally:
-            if connection is not None:
-                del self._hub.listeners[connection]
+            del self._hub.listeners[connection]
 
     async def _send_all(self, send: Send, connection: Connection | None) -> None:
         async with aclosing(self._chunks):
