@@ -1,0 +1,101 @@
+"""Start RHAPSODY's backends and hand them tasks: the one module that calls RHAPSODY."""
+
+import asyncio
+import importlib.util
+import logging
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import rhapsody
+from rhapsody import AITask, ComputeTask, Session
+
+from .models import RhapsodySettings
+from .threads import DaemonThreads
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a backend has to end."""
+
+AI_BACKENDS = frozenset({"noop", "dragon_v3"})
+"""The backends that run AI tasks."""
+
+DEFAULT = "dragon_v3" if importlib.util.find_spec("dragon") else "concurrent"
+"""The backend of a session that names none."""
+
+
+@attrs.define(eq=False)
+class Backend:
+    """Be one running backend."""
+
+    name: str
+    workers: int
+    _session: Session
+    _backend: Any
+    _threads: DaemonThreads | None = None
+
+    async def submit(self, tasks: list[Any]) -> list["asyncio.Future[Any]"]:
+        """Hand tasks over; each future ends with its task, which then holds its result."""
+        return list(await self._session.submit_tasks(tasks))
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up; a thread that its function holds is replaced."""
+        await self._backend.cancel_task(task["uid"])
+        if is_running and self._threads is not None:
+            self._threads.replace()
+
+    def forget(self, task: Any) -> None:
+        """Let go of a finished task: RHAPSODY keeps each for ever, and has no API to drop one."""
+        self._session._tasks.pop(task["uid"], None)
+        getattr(self._backend, "tasks", {}).pop(task["uid"], None)
+
+    async def close(self) -> None:
+        """End the backend; one that dawdles is left alone."""
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            try:
+                await self._session.close()
+            except Exception:  # a backend may fail in any way
+                logger.exception("backend %s failed to end", self.name)
+
+
+async def start_backend(name: str, settings: RhapsodySettings, directory: Path) -> Backend:
+    """Start a backend; it raises whatever RHAPSODY does."""
+    workers = settings.function_workers or processors()
+    threads: DaemonThreads | None = None
+    match name:
+        case "concurrent" if settings.function_processes:
+            context = multiprocessing.get_context("forkserver")
+            pool = ProcessPoolExecutor(workers, mp_context=context)
+            backend = await rhapsody.get_backend(name, executor=pool)
+        case "concurrent":
+            threads = DaemonThreads(workers)
+            backend = await rhapsody.get_backend(name, executor=threads)
+        case "dask":
+            cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            backend = await rhapsody.get_backend(name, resources=cluster)
+        case _:
+            backend = await rhapsody.get_backend(name)
+    session = Session(backends=[backend], work_dir=str(directory))
+    if settings.telemetry:
+        await session.start_telemetry()
+    return Backend(name, workers, session, backend, threads)
+
+
+def processors() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def compute_task(uid: str, backend: str, **fields: Any) -> Any:
+    """Make RHAPSODY's task of a function or an executable."""
+    return ComputeTask(uid=uid, backend=backend, **fields)
+
+
+def ai_task(uid: str, backend: str, fields: dict[str, Any]) -> Any:
+    """Make RHAPSODY's task of a prompt."""
+    return AITask(uid=uid, backend=backend, **fields)

@@ -1,0 +1,108 @@
+"""Keep one backend busy with some tasks at a time, taken from the sessions in turn."""
+
+import logging
+from collections import OrderedDict, deque
+from functools import partial
+
+import anyio
+
+from .backends import Backend, ai_task, compute_task
+from .endings import Endings
+from .models import TaskState
+from .processes import marked_environment
+from .task import Task
+
+logger = logging.getLogger(__name__)
+
+FEW = 64
+"""How many running tasks are so few that each that ends is replaced at once."""
+
+
+class Lane:
+    """Hold the tasks that wait for one backend, and hand them over while there is room."""
+
+    def __init__(self, backend: Backend, limit: int, mark: str, endings: Endings) -> None:
+        """Let ``limit`` tasks run at a time; ``mark`` begins the marks of their processes."""
+        self.backend = backend
+        self._limit = limit
+        self._least = 1 if limit < FEW else limit // 2
+        self._endings = endings
+        self._mark = mark
+        self._waiting: OrderedDict[str, deque[Task]] = OrderedDict()
+        self._running = 0
+        self._wake = anyio.Event()
+
+    def add(self, tasks: list[Task]) -> None:
+        """Have tasks of one session wait for their turn."""
+        self._waiting.setdefault(tasks[0].sid, deque()).extend(tasks)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hand tasks over until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            while batch := self._take():
+                await self._hand_over(batch)
+
+    def _take(self) -> list[Task]:
+        """Return the next tasks, one of each session in turn, if that is worth the while."""
+        room = self._limit - self._running
+        batch: list[Task] = []
+        if room < self._least:
+            return batch
+        while self._waiting and len(batch) < room:
+            sid, tasks = self._waiting.popitem(last=False)
+            # A session alone gets all the room; else they alternate.
+            share = room - len(batch) if not self._waiting else 1
+            while tasks and share:
+                task = tasks.popleft()
+                if not task.state.is_final:
+                    batch.append(task)
+                    share -= 1
+            if tasks:
+                self._waiting[sid] = tasks
+        return batch
+
+    async def _hand_over(self, batch: list[Task]) -> None:
+        self._running += len(batch)
+        natives = [self._native(task) for task in batch]
+        for task, native in zip(batch, natives, strict=True):
+            task.start(native)
+        try:
+            futures = await self.backend.submit(natives)
+        except Exception as error:  # a backend may refuse in any way
+            logger.exception("backend %s does not take tasks", self.backend.name)
+            self._running -= len(batch)
+            for task in batch:
+                text = f"backend {self.backend.name} does not take it: {error}"
+                task.end(TaskState.FAILED, {"error": text})
+            return
+        for task, future in zip(batch, futures, strict=True):
+            future.add_done_callback(partial(self._on_end, task))
+
+    def _native(self, task: Task) -> object:
+        work, name = task.work, self.backend.name
+        uid = f"orbit.{task.number}"
+        match work.kind:
+            case "function":
+                return compute_task(uid, name, function=work.call)
+            case "ai":
+                return ai_task(uid, name, work.fields)
+            case "executable":
+                options = work.fields["task_backend_specific_kwargs"]
+                mark = f"{self._mark}/{task.number}"
+                environment = marked_environment(mark, work.environment)
+                fields = {
+                    **work.fields,
+                    "task_backend_specific_kwargs": {**options, "env": environment},
+                    "capture_stdio": name == "concurrent",
+                }
+                return compute_task(uid, name, **fields)
+
+    def _on_end(self, task: Task, future: object) -> None:
+        self._running -= 1
+        if self._waiting and self._limit - self._running >= self._least:
+            self._wake.set()
+        self.backend.forget(task.native)
+        self._endings.note(task, future)
