@@ -3,6 +3,7 @@
 This is what a user imports; it needs no RHAPSODY.
 """
 
+from .async_executor import AsyncOrbitExecutor
 from .client import RhapsodyClient
 from .errors import (
     BackendFailed,
@@ -18,16 +19,23 @@ from .errors import (
     UnknownFunction,
     UnknownTask,
 )
+from .executor import OrbitExecutor
+from .futures import AsyncOrbitFuture, OrbitFuture, RemoteTraceback
 from .models import TaskState
 from .values import Pickled
 
 __all__ = [
+    "AsyncOrbitExecutor",
+    "AsyncOrbitFuture",
     "BackendFailed",
     "DuplicateTask",
     "NotPicklable",
+    "OrbitExecutor",
+    "OrbitFuture",
     "Pickled",
     "PicklesRefused",
     "PythonMismatch",
+    "RemoteTraceback",
     "RhapsodyClient",
     "SessionInitializing",
     "TaskCancelled",

@@ -300,7 +300,7 @@ class Archive:
         if not any(row[4] for row in rows):
             return [Row(*row[:4]) for row in rows]
         return await anyio.to_thread.run_sync(
-            lambda: [Row(*row[:3], self._body(row[3], row[4])) for row in rows]
+            lambda: [Row(row[0], row[1], row[2], self._body(row[3], row[4])) for row in rows]
         )
 
     def _body(self, body: bytes | None, file: str | None) -> bytes | None:

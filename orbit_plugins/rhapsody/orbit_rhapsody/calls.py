@@ -75,11 +75,15 @@ class Outcome:
 
 @attrs.define(eq=False)
 class Call:
-    """Be a call with its arguments, pickled where they are no plain data."""
+    """Be a call with its arguments, pickled where they are no plain data.
+
+    With ``calls``, it is several calls of the function, each with arguments of its own.
+    """
 
     function: str | bytes
     args: Any = ()
     kwargs: Any = attrs.field(factory=dict)
+    calls: Any = None
     is_cancelled: bool = False
     is_running: bool = False
 
@@ -89,7 +93,7 @@ class Call:
             return Outcome({}, succeeded=False)
         self.is_running = True
         try:
-            value = load(self.function)(*_open(self.args), **_open(self.kwargs))
+            value = self._value(load(self.function))
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
             return Outcome(encode(value))
@@ -97,6 +101,11 @@ class Call:
             return Outcome(failure(error), succeeded=False)
         finally:
             self.is_running = False
+
+    def _value(self, function: Callable[..., Any]) -> Any:
+        if self.calls is not None:
+            return [function(*args) for args in _open(self.calls)]
+        return function(*_open(self.args), **_open(self.kwargs))
 
 
 def _open(value: Any) -> Any:

@@ -73,6 +73,14 @@ class RhapsodyClient(PluginClient):
         await self._until_ready(init_timeout)
         return sid
 
+    async def sibling(self, sid: str) -> "RhapsodyClient":
+        """Return a client for another session of the same user, which is open already."""
+        found = type(self)(self._http, self._base_url, self._bridge, self._endpoint, self._plugin)
+        found._sid = sid
+        found._opens_pickles = self._opens_pickles
+        await found._until_ready(INIT_TIMEOUT)
+        return found
+
     async def _until_ready(self, timeout: float) -> None:
         give_up = time.monotonic() + timeout
         while True:
@@ -150,7 +158,7 @@ class RhapsodyClient(PluginClient):
         while missing:
             left = ASK if give_up is None else max(0.0, give_up - time.monotonic())
             try:
-                results = await self._ask(missing, min(ASK, left))
+                results = await self.find(missing, min(ASK, left))
             except AWAY:
                 if left <= 0:
                     raise
@@ -161,7 +169,8 @@ class RhapsodyClient(PluginClient):
             if left <= 0:
                 return
 
-    async def _ask(self, uids: list[str], timeout: float) -> list[dict[str, Any]]:
+    async def find(self, uids: list[str], timeout: float = 0.0) -> list[dict[str, Any]]:
+        """Return tasks as they travel, once all are over or ``timeout`` seconds have passed."""
         body = {"uids": uids, "timeout": timeout}
         route = f"wait/{self._require_session()}"
         response = await self._exchange(route, None, {"Accept": MSGPACK}, json=body)

@@ -64,6 +64,18 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
+def pack_calls(calls: list[tuple[Any, ...]]) -> dict[str, Any]:
+    """Return the fields of a task that carry the arguments of several calls of one function.
+
+    Raises NotPicklable.
+    """
+    plain = [list(args) for args in calls]
+    if is_plain(plain):
+        return {"calls": plain}
+    packed = _pickled(calls, dict(enumerate(calls)))
+    return {"calls": packed, "_pickled_fields": ["calls"]}
+
+
 def pack_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a task that carry arguments. Raises NotPicklable, naming the one."""
     fields: dict[str, Any] = {}

@@ -23,13 +23,13 @@ AI_FIELDS = frozenset({
 })  # fmt: skip
 FIELDS = frozenset({
     "uid", "executable", "function", "arguments", "args", "kwargs", "input_files", "output_files",
-    "capture_stdio", "backend", "task_backend_specific_kwargs", "_pickled_fields",
+    "capture_stdio", "backend", "task_backend_specific_kwargs", "_pickled_fields", "calls",
 }) | AI_FIELDS  # fmt: skip
-"""What a task may have: RHAPSODY's ``ComputeTask`` and ``AITask``."""
+"""What a task may have: RHAPSODY's ``ComputeTask`` and ``AITask``; ``calls`` is ours."""
 
 _UID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._:-]{{0,{UID_LIMIT - 1}}}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PICKLED = ("function", "args", "kwargs")
+_PICKLED = ("function", "args", "kwargs", "calls")
 _FAULTS_SHOWN = 20
 
 
@@ -168,7 +168,10 @@ class _Reader:
             self._add(where, "args must be a list")
         if not isinstance(kwargs, Pickled | dict):
             self._add(where, "kwargs must be an object")
-        call = Call(str(function) if function is None else function, args, kwargs)
+        calls = found["calls"]
+        if not isinstance(calls, Pickled | list | None):
+            self._add(where, "calls must be a list of lists of arguments")
+        call = Call(str(function) if function is None else function, args, kwargs, calls)
         return Work("", "", "function", call=call, timeout=self._timeout(where, task))
 
     def _pickle(self, where: str, value: object) -> Pickled:
