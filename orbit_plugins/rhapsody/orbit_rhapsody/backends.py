@@ -5,15 +5,18 @@ import importlib.util
 import logging
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import attrs
 import rhapsody
 from rhapsody import AITask, ComputeTask, Session
 
+from .loop_thread import LoopThread
 from .models import RhapsodySettings
 from .threads import DaemonThreads
 
@@ -29,6 +32,32 @@ DEFAULT = "dragon_v3" if importlib.util.find_spec("dragon") else "concurrent"
 """The backend of a session that names none."""
 
 
+OnEnd = Callable[[Any, "asyncio.Future[Any]"], None]
+
+
+class AnyBackend(Protocol):
+    """Run tasks on one of RHAPSODY's backends."""
+
+    name: str
+    workers: int
+
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
+        ...
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up."""
+        ...
+
+    def forget(self, task: Any) -> None:
+        """Let go of a finished task."""
+        ...
+
+    async def close(self) -> None:
+        """End the backend."""
+        ...
+
+
 @attrs.define(eq=False)
 class Backend:
     """Be one running backend."""
@@ -39,9 +68,10 @@ class Backend:
     _backend: Any
     _threads: DaemonThreads | None = None
 
-    async def submit(self, tasks: list[Any]) -> list["asyncio.Future[Any]"]:
-        """Hand tasks over; each future ends with its task, which then holds its result."""
-        return list(await self._session.submit_tasks(tasks))
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
+        for task, future in zip(tasks, await self._session.submit_tasks(tasks), strict=True):
+            future.add_done_callback(partial(on_end, task))
 
     async def cancel(self, task: Any, *, is_running: bool) -> None:
         """Have a task given up; a thread that its function holds is replaced."""
@@ -63,8 +93,47 @@ class Backend:
                 logger.exception("backend %s failed to end", self.name)
 
 
+class BackendInThread:
+    """Be a backend that runs in a loop of its own, for executables."""
+
+    def __init__(self, thread: LoopThread, backend: Backend) -> None:
+        """Stand for ``backend``, which was started in ``thread``."""
+        self.name = backend.name
+        self.workers = backend.workers
+        self._thread = thread
+        self._backend = backend
+
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called here once each is over."""
+
+        def end_there(task: Any, future: "asyncio.Future[Any]") -> None:
+            self._backend.forget(task)
+            self._thread.send_home(partial(on_end, task, future))
+
+        await self._thread.call(self._backend.submit, tasks, end_there)
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up."""
+        await self._thread.call(partial(self._backend.cancel, is_running=is_running), task)
+
+    def forget(self, task: Any) -> None:
+        """Do nothing: that is done in the thread."""
+
+    async def close(self) -> None:
+        """End the backend and its thread."""
+        await self._thread.call(self._backend.close)
+        self._thread.stop()
+
+
+async def start_in_thread(name: str, settings: RhapsodySettings, directory: Path) -> AnyBackend:
+    """Start a backend for executables, in a loop of its own."""
+    thread = LoopThread()
+    return BackendInThread(thread, await thread.call(start_backend, name, settings, directory))
+
+
 async def start_backend(name: str, settings: RhapsodySettings, directory: Path) -> Backend:
     """Start a backend; it raises whatever RHAPSODY does."""
+    logging.getLogger("rhapsody").setLevel(logging.WARNING)
     workers = settings.function_workers or processors()
     threads: DaemonThreads | None = None
     match name:

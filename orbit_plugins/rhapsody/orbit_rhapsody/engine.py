@@ -12,7 +12,7 @@ from orbit_core import PluginContext
 from orbit_core.errors import StateUnavailable
 
 from .archive import Archive, Ended
-from .backends import Backend, processors, start_backend
+from .backends import AnyBackend, processors, start_backend, start_in_thread
 from .endings import Endings
 from .errors import BackendFailed
 from .lane import Lane
@@ -48,8 +48,8 @@ class Engine:
         self._documents = context.documents.part("engine")
         self._work = context.directory / "work"
         self._mark = ""
-        self._backends: dict[str, Backend] = {}
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._backends: list[AnyBackend] = []
+        self._lanes: dict[tuple[str, Kind], Lane] = {}
         self._starting = anyio.Lock()
         self._ends: list[tuple[Ended, Callable[[], None]]] = []
         self._has_ends = anyio.Event()
@@ -76,7 +76,7 @@ class Engine:
     async def close(self) -> None:
         """End the processes of executables and the backends, and write the last results down."""
         await self._end_processes(self._is_ours, STOP_GRACE)
-        for backend in self._backends.values():
+        for backend in self._backends:
             await backend.close()
         await self.flush()
 
@@ -90,23 +90,29 @@ class Engine:
     async def ensure(self, name: str) -> None:
         """Start a backend unless it runs. Raises BackendFailed with the reason."""
         async with self._starting:
-            if name in self._backends:
+            if (name, "function") in self._lanes:
                 return
             try:
-                backend = await start_backend(name, self.settings, self._work)
+                backend: AnyBackend = await start_backend(name, self.settings, self._work)
+                self._backends.append(backend)
+                apart = backend
+                if name == "concurrent":
+                    apart = await start_in_thread(name, self.settings, self._work)
+                    self._backends.append(apart)
             except Exception as error:  # a backend may fail in any way
                 logger.warning("backend %s does not start", name, exc_info=True)
                 text = str(error) or type(error).__name__
                 raise BackendFailed(f"backend {name} does not start: {text}") from error
-            self._backends[name] = backend
-            for kind, limit in self._limits(backend).items():
-                lane = self._lanes[name, kind] = Lane(backend, limit, self._mark, self._endings)
-                self._context.background(lane.run)
+            functions = FUNCTIONS_AHEAD * backend.workers
+            executables = self.settings.executables or max(LEAST_EXECUTABLES, processors())
+            self._open_lane("executable", apart, executables)
+            self._open_lane("ai", backend, functions)
+            self._open_lane("function", backend, functions)
 
-    def _limits(self, backend: Backend) -> dict[Kind, int]:
-        executables = self.settings.executables or max(LEAST_EXECUTABLES, processors())
-        functions = FUNCTIONS_AHEAD * backend.workers
-        return {"function": functions, "executable": executables, "ai": functions}
+    def _open_lane(self, kind: Kind, backend: AnyBackend, limit: int) -> None:
+        lane = Lane(backend, limit, self._mark, self._endings)
+        self._lanes[backend.name, kind] = lane
+        self._context.background(lane.run)
 
     def begin(self, tasks: list[Task]) -> None:
         """Have the tasks of one session run when their turn comes."""
@@ -143,7 +149,8 @@ class Engine:
         is_running = call is not None and call.is_running
         if call is not None:
             call.is_cancelled = True
-        await self._backends[task.work.backend].cancel(task.native, is_running=is_running)
+        lane = self._lanes[task.work.backend, task.work.kind]
+        await lane.backend.cancel(task.native, is_running=is_running)
 
     async def _until_over(self, tasks: list[Task]) -> None:
         give_up = anyio.current_time() + 2 * CANCEL_GRACE

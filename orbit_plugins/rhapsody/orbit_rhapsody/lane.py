@@ -2,11 +2,11 @@
 
 import logging
 from collections import OrderedDict, deque
-from functools import partial
+from typing import Any
 
 import anyio
 
-from .backends import Backend, ai_task, compute_task
+from .backends import AnyBackend, ai_task, compute_task
 from .endings import Endings
 from .models import TaskState
 from .processes import marked_environment
@@ -21,7 +21,7 @@ FEW = 64
 class Lane:
     """Hold the tasks that wait for one backend, and hand them over while there is room."""
 
-    def __init__(self, backend: Backend, limit: int, mark: str, endings: Endings) -> None:
+    def __init__(self, backend: AnyBackend, limit: int, mark: str, endings: Endings) -> None:
         """Let ``limit`` tasks run at a time; ``mark`` begins the marks of their processes."""
         self.backend = backend
         self._limit = limit
@@ -30,6 +30,7 @@ class Lane:
         self._mark = mark
         self._waiting: OrderedDict[str, deque[Task]] = OrderedDict()
         self._running = 0
+        self._by_uid: dict[str, Task] = {}
         self._wake = anyio.Event()
 
     def add(self, tasks: list[Task]) -> None:
@@ -66,22 +67,20 @@ class Lane:
 
     async def _hand_over(self, batch: list[Task]) -> None:
         self._running += len(batch)
-        natives = [self._native(task) for task in batch]
-        for task, native in zip(batch, natives, strict=True):
-            task.start(native)
+        for task in batch:
+            task.start(self._native(task))
+            self._by_uid[task.native["uid"]] = task
         try:
-            futures = await self.backend.submit(natives)
+            await self.backend.submit([task.native for task in batch], self._on_end)
         except Exception as error:  # a backend may refuse in any way
             logger.exception("backend %s does not take tasks", self.backend.name)
             self._running -= len(batch)
             for task in batch:
+                del self._by_uid[task.native["uid"]]
                 text = f"backend {self.backend.name} does not take it: {error}"
                 task.end(TaskState.FAILED, {"error": text})
-            return
-        for task, future in zip(batch, futures, strict=True):
-            future.add_done_callback(partial(self._on_end, task))
 
-    def _native(self, task: Task) -> object:
+    def _native(self, task: Task) -> Any:
         work, name = task.work, self.backend.name
         uid = f"orbit.{task.number}"
         match work.kind:
@@ -100,9 +99,10 @@ class Lane:
                 }
                 return compute_task(uid, name, **fields)
 
-    def _on_end(self, task: Task, future: object) -> None:
+    def _on_end(self, native: Any, future: object) -> None:
+        task = self._by_uid.pop(native["uid"])
         self._running -= 1
         if self._waiting and self._limit - self._running >= self._least:
             self._wake.set()
-        self.backend.forget(task.native)
+        self.backend.forget(native)
         self._endings.note(task, future)
