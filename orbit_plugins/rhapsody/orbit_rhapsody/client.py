@@ -14,7 +14,7 @@ from orbit_core import PluginClient
 from orbit_core.errors import ConnectionLost, GatewayTimeout, Unavailable, UnknownEndpoint
 
 from .errors import BackendFailed, PythonMismatch, SessionInitializing
-from .packing import compress, pack_task, sends_pickles
+from .packing import Batch, compress, pack_task, sends_pickles
 from .values import Pickled, decode, pack, python_version
 
 INIT_TIMEOUT = 120.0
@@ -129,12 +129,17 @@ class RhapsodyClient(PluginClient):
                 "here, or name functions by their import path"
             )
 
-    async def submit_packed(self, batch: Any, key: str | None = None) -> list[dict[str, Any]]:
-        """Send tasks that are packed already; the same ``key`` has the same tasks run once."""
+    async def submit_packed(self, batch: Batch, key: str | None = None) -> Any:
+        """Send tasks that are packed already; the same ``key`` has the same tasks run once.
+
+        With a ``key`` the answer is no more than how many were accepted.
+        """
         body = {"template": batch.template, "tasks": batch.tasks, "python": python_version()}
         route = f"submit/{self._require_session()}"
         headers = {"Idempotency-Key": key or uuid.uuid4().hex, "Content-Type": MSGPACK}
-        return list((await self._exchange(route, pack(body), headers)).json())
+        if key is not None:
+            headers["Prefer"] = "return=minimal"
+        return (await self._exchange(route, pack(body), headers)).json()
 
     async def wait_tasks(
         self, tasks: Iterable[Any], timeout: float | None = None

@@ -44,6 +44,7 @@ class Connection:
         """Name the target; entering connects to it."""
         self._target = target
         self._stack = AsyncExitStack()
+        self._opened = AsyncExitStack()
         self._functions: WeakKeyDictionary[Any, str | bytes] = WeakKeyDictionary()
         self._channels: dict[str, Channel] = {}
         self._reloading = anyio.Lock()
@@ -60,13 +61,18 @@ class Connection:
             if target.endpoint is None:
                 raise UnknownRoute("name the endpoint on which calls are to run")
             client = await self._bridge.get_endpoint_client(target.endpoint).get_plugin(
-                target.plugin, backends=target.backends, lifetime="ttl", ttl=LIFETIME
+                target.plugin,
+                backends=target.backends,
+                notify_tasks=False,
+                lifetime="ttl",
+                ttl=LIFETIME,
             )
             if not isinstance(client, RhapsodyClient):
                 raise UnknownRoute(f"{target.endpoint}/{target.plugin} runs no tasks")
             self._client = client
             self.channel = await self._open(client)
         except BaseException:
+            await self._opened.aclose()
             await self._stack.aclose()
             raise
         return self
@@ -74,6 +80,7 @@ class Connection:
     async def __aexit__(self, *error: object) -> None:
         """Disconnect; a session whose calls are all over is closed, another one lives on."""
         is_over = not self.channel.pending()
+        await self._opened.aclose()
         if is_over:
             with suppress(OrbitError):
                 await self._client.unregister_session()
@@ -81,7 +88,7 @@ class Connection:
 
     async def _open(self, client: RhapsodyClient) -> Channel:
         opened = open_channel(client, self._target.patience)
-        channel = await self._stack.enter_async_context(opened)
+        channel = await self._opened.enter_async_context(opened)
         self._channels[str(client.sid)] = channel
         return channel
 

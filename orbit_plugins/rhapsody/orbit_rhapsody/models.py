@@ -74,14 +74,6 @@ class SessionStatus:
 
 
 @attrs.frozen
-class Submitted:
-    """Confirm one task."""
-
-    uid: str
-    state: TaskState
-
-
-@attrs.frozen
 class Cancelled:
     """Confirm a cancellation: ``canceled``, or how the task had ended before."""
 

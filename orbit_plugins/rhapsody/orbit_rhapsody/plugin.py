@@ -17,7 +17,7 @@ from orbit_core.models import Principal, Role, UIConfig
 from orbit_core.web import integer_parameter, json_body, read_body
 
 from .client import RhapsodyClient
-from .models import BACKENDS, Cancelled, SessionStatus, Statistics, Submitted
+from .models import BACKENDS, Cancelled, SessionStatus, Statistics
 from .portal import UI
 from .values import for_json
 
@@ -109,15 +109,21 @@ class RhapsodyPlugin(Plugin):
         session: RhapsodySession = await self.session(request)
         return await session.status(min(LONGEST_WAIT, integer_parameter(request, "wait")))
 
-    async def _submit(self, request: Request) -> list[Submitted]:
-        """Run tasks: ``{"tasks": [...]}``, or a ``template`` with ``uids`` or with ``tasks``."""
+    async def _submit(self, request: Request) -> Any:
+        """Run tasks: ``{"tasks": [...]}``, or a ``template`` with ``uids`` or with ``tasks``.
+
+        With ``Prefer: return=minimal`` (RFC 7240) the answer says how many only.
+        """
         session: RhapsodySession = await self.session(request)
         limit = self.engine.settings.submit_limit
         raw = await read_body(request, limit)
         is_packed = request.headers.get("content-type") == MSGPACK
         body = None if is_packed else await json_body(request, limit)
         key = request.headers.get("Idempotency-Key")
-        return await session.submit(raw, _unpack if is_packed else lambda _: body, key)
+        states = await session.submit(raw, _unpack if is_packed else lambda _: body, key)
+        if request.headers.get("prefer") == "return=minimal":
+            return {"accepted": len(states)}
+        return [{"uid": uid, "state": state} for uid, state in states.items()]
 
     async def _wait(self, request: Request) -> Any:
         """Return tasks, at once or, with ``timeout``, when they are over, in JSON or msgpack."""

@@ -31,7 +31,6 @@ from .models import (
     SessionState,
     SessionStatus,
     Statistics,
-    Submitted,
     TaskState,
 )
 from .specs import Policy, digest_of, named, read_tasks
@@ -62,8 +61,12 @@ class RhapsodySession(PluginSession):
         notify_batch_window: float | None = None,
         notify_batch_size: int | None = None,
         allow_pickled_tasks: bool = True,
+        notify_tasks: bool = True,
     ) -> None:
-        """Share the plugin's engine; ``init_timeout`` is the client's own affair."""
+        """Share the plugin's engine; ``init_timeout`` is the client's own affair.
+
+        Without ``notify_tasks`` nobody is notified of tasks: who follows the results knows.
+        """
         super().__init__(sid)
         offered = engine.settings.backends or BACKENDS
         default = DEFAULT if DEFAULT in offered else offered[0]
@@ -72,7 +75,8 @@ class RhapsodySession(PluginSession):
         self._background = background
         self._window = _checked(notify_batch_window, "notify_batch_window", WINDOW, 0)
         self._size = int(_checked(notify_batch_size, "notify_batch_size", BATCH, 1))
-        self._allows_pickles = allow_pickled_tasks
+        self._allows_pickles = _flag(allow_pickled_tasks, "allow_pickled_tasks")
+        self._notifies = _flag(notify_tasks, "notify_tasks")
         self._status: SessionState = "initializing"
         self._error: str | None = None
         self._initialized = anyio.Event()
@@ -144,8 +148,10 @@ class RhapsodySession(PluginSession):
 
     async def submit(
         self, raw: bytes, decode: Callable[[bytes], Any], key: str | None
-    ) -> list[Submitted]:
-        """Accept tasks: when this returns they are on disk. The same ``key`` and body do so once.
+    ) -> dict[str, str]:
+        """Accept tasks, and return their states by uid: when this returns they are on disk.
+
+        The same ``key`` and body do so once.
 
         Raises SessionInitializing, BackendFailed, InvalidBody, UnknownFunction, PicklesRefused,
         PythonMismatch, DuplicateTask, TooManyTasks, StateUnavailable.
@@ -166,9 +172,9 @@ class RhapsodySession(PluginSession):
             if is_new:
                 self._begin(numbered, works)
         if is_new:
-            return [Submitted(work.uid, TaskState.PENDING) for work in works]
+            return {work.uid: TaskState.PENDING.value for work in works}
         found = await self._rows([work.uid for work in works])
-        return [Submitted(uid, TaskState(row["state"])) for uid, row in found.items()]
+        return {uid: str(row["state"]) for uid, row in found.items()}
 
     def _begin(self, numbered: list[Accepted], works: list[Work]) -> None:
         tasks = [self._task(accepted, work) for accepted, work in zip(numbered, works, strict=True)]
@@ -200,7 +206,8 @@ class RhapsodySession(PluginSession):
     def _on_change(self, task: Task, fields: dict[str, Any]) -> None:
         if not task.state.is_final:
             self.feed.started(task.uid)
-            self._bulletin.add({"uid": task.uid, "state": task.state})
+            if self._notifies:
+                self._bulletin.add({"uid": task.uid, "state": task.state})
             return
         finished = time.time()
         record: dict[str, Any] = {
@@ -216,7 +223,8 @@ class RhapsodySession(PluginSession):
         self._tasks.pop(task.uid, None)
         self._unwritten[task.uid] = body
         self._counts.end(task, str(record["state"]), finished)
-        self._bulletin.add(record)
+        if self._notifies:
+            self._bulletin.add(record)
         end = Ended(task.number, record["seq"], str(record["state"]), finished, body)
         self._engine.keep(end, partial(self._written, task.uid, end.seq))
 
@@ -321,4 +329,10 @@ def _checked(value: float | None, what: str, default: float, least: float) -> fl
         return default
     if type(value) not in (int, float) or not least <= value < float("inf"):
         raise InvalidBody(f"{what} must be a number of at least {least}")
+    return value
+
+
+def _flag(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidBody(f"{what} must be true or false")
     return value
