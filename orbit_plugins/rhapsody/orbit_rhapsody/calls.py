@@ -10,7 +10,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
 import attrs
@@ -22,12 +22,28 @@ from .values import Pickled, encode
 LOADED = 256
 """Functions that a worker keeps loaded."""
 
+_loaded: dict[str | bytes, Callable[..., Any]] = {}
+
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-@lru_cache(LOADED)
 def load(function: str | bytes) -> Callable[..., Any]:
     """Import ``module:name``, or open a pickle. Raises UnknownFunction; it may block for long."""
+    found = _loaded.get(function)
+    if found is None:
+        found = _load(function)
+        while len(_loaded) >= LOADED:
+            _loaded.pop(next(iter(_loaded)), None)
+        _loaded[function] = found
+    return found
+
+
+def is_loaded(function: str | bytes) -> bool:
+    """Tell whether `load` returns at once."""
+    return function in _loaded
+
+
+def _load(function: str | bytes) -> Callable[..., Any]:
     found = _imported(function) if isinstance(function, str) else _opened(function)
     if not callable(found):
         raise UnknownFunction(f"the function is a {type(found).__name__}, which cannot be called")

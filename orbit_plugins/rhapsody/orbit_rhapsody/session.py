@@ -15,7 +15,7 @@ from orbit_core.errors import InvalidBody
 
 from .archive import Accepted, Ended, Row
 from .backends import DEFAULT
-from .calls import load
+from .calls import is_loaded, load
 from .engine import Engine
 from .errors import (
     BackendFailed,
@@ -40,6 +40,9 @@ from .values import pack, python_version
 
 WINDOW = 0.25
 """Seconds that a notification waits at most, unless the session says otherwise."""
+
+SMALL = 16 * 1024
+"""Bytes of a body that is read on the event loop."""
 
 LOST = "the endpoint ended before this task did, and the task with it"
 CANCELLED = "it was cancelled"
@@ -157,7 +160,7 @@ class RhapsodySession(PluginSession):
         PythonMismatch, DuplicateTask, TooManyTasks, StateUnavailable.
         """
         self._check_ready()
-        works = await anyio.to_thread.run_sync(_prepare, raw, decode, self._policy())
+        works = await self._read(raw, decode)
         self._check_active()
         limit = self._engine.settings.pending_limit
         if len(self._tasks) + len(works) > limit:
@@ -175,6 +178,14 @@ class RhapsodySession(PluginSession):
             return {work.uid: TaskState.PENDING.value for work in works}
         found = await self._rows([work.uid for work in works])
         return {uid: str(row["state"]) for uid, row in found.items()}
+
+    async def _read(self, raw: bytes, decode: Callable[[bytes], Any]) -> list[Work]:
+        """Read a body of ``submit`` and load its functions, in a thread if that may take long."""
+        if len(raw) <= SMALL:
+            works = _works(decode(raw), self._policy())
+            if all(work.call is None or is_loaded(work.call.function) for work in works):
+                return works
+        return await anyio.to_thread.run_sync(_prepare, raw, decode, self._policy())
 
     def _begin(self, numbered: list[Accepted], works: list[Work]) -> None:
         tasks = [self._task(accepted, work) for accepted, work in zip(numbered, works, strict=True)]
@@ -307,14 +318,17 @@ class RhapsodySession(PluginSession):
 
 
 def _prepare(raw: bytes, decode: Callable[[bytes], Any], policy: Policy) -> list[Work]:
-    """Read a body of ``submit`` and load its functions, which may block."""
-    body = decode(raw)
-    if not isinstance(body, dict):
-        raise InvalidBody(f"the body must be an object, not a {type(body).__name__}")
-    works = read_tasks(body, policy)
+    """Do the same where it may block."""
+    works = _works(decode(raw), policy)
     for function in {work.call.function for work in works if work.call is not None}:
         load(function)
     return works
+
+
+def _works(body: object, policy: Policy) -> list[Work]:
+    if not isinstance(body, dict):
+        raise InvalidBody(f"the body must be an object, not a {type(body).__name__}")
+    return read_tasks(body, policy)
 
 
 def _body(row: Row) -> bytes:
