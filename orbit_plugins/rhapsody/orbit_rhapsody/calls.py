@@ -129,8 +129,10 @@ def _open(value: Any) -> Any:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """Return the fields of a result that tell of an exception, without this module's own frame."""
-    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    """Return the fields of a result that tell of an exception, without this module's own frames."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
     lines = traceback.format_exception(type(error), error, frames)
     fields: dict[str, Any] = {
         "exception": f"{type(error).__name__}: {_text(error)}",

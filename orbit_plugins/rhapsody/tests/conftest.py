@@ -1,0 +1,140 @@
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import httpx
+import msgpack
+import orbit_rhapsody.plugin  # noqa: F401  # what importing RHAPSODY reads is no fault of a loop
+import pytest
+from blockbuster import blockbuster_ctx
+
+from orbit_core.models import Notification, Principal
+from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
+
+TARGET = "orbit_rhapsody.plugin:RhapsodyPlugin"
+PATIENCE = 30.0
+
+
+@attrs.define(eq=False)
+class User:
+    """Work in one session of the plugin, over its HTTP routes."""
+
+    http: httpx.AsyncClient
+    sid: str
+    notifications: list[Notification]
+    served: PluginUnderTest
+
+    async def post(self, route: str, body: Any = None, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(f"/rhapsody/{route}", json=body, headers=names)
+
+    async def get(self, route: str) -> httpx.Response:
+        return await self.http.get(f"/rhapsody/{route}")
+
+    async def until_ready(self) -> dict[str, Any]:
+        reply = await self.get(f"session_status/{self.sid}?wait=30")
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    async def try_submit(self, *tasks: dict[str, Any], **headers: str) -> httpx.Response:
+        return await self.post(f"submit/{self.sid}", {"tasks": list(tasks)}, **headers)
+
+    async def pack_submit(self, body: Any, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        names["Content-Type"] = "application/msgpack"
+        content = msgpack.packb(body)
+        return await self.http.post(
+            f"/rhapsody/submit/{self.sid}", content=content, headers=names
+        )
+
+    async def submit(self, *tasks: dict[str, Any]) -> list[str]:
+        reply = await self.try_submit(*tasks)
+        assert reply.status_code == 200, reply.text
+        return [task["uid"] for task in reply.json()]
+
+    async def wait(self, *uids: str, timeout: float = PATIENCE) -> list[dict[str, Any]]:
+        reply = await self.post(f"wait/{self.sid}", {"uids": list(uids), "timeout": timeout})
+        assert reply.status_code == 200, reply.text
+        return list(reply.json())
+
+    async def run(self, **task: Any) -> dict[str, Any]:
+        (uid,) = await self.submit({"uid": f"t{len(self.notifications)}.{id(task)}", **task})
+        (found,) = await self.wait(uid)
+        return found
+
+    async def task(self, uid: str) -> dict[str, Any]:
+        reply = await self.get(f"task/{self.sid}/{uid}")
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    def heard(self, topic: str) -> list[Any]:
+        return [note.data for note in self.notifications if note.topic == topic]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with anyio.fail_after(PATIENCE):
+            while not condition():
+                await anyio.sleep(0.01)
+
+
+Opener = Callable[..., AbstractAsyncContextManager[User]]
+
+
+@asynccontextmanager
+async def _open(
+    directory: Path,
+    sid: str = "lab",
+    principal: Principal = ALICE,
+    settings: dict[str, Any] | None = None,
+    *,
+    ready: bool = True,
+    **session: Any,
+) -> AsyncIterator[User]:
+    with blockbuster_ctx("orbit_rhapsody") as blocking:
+        for function in blocking.functions.values():  # RHAPSODY itself makes folders there
+            function.can_block_in("orbit_rhapsody/backends.py", "start_backend")
+        async with open_plugin(
+            TARGET, directory, instance="rhapsody", settings=settings
+        ) as served:
+            assert served.status.state == "served", served.status
+            async with served.http(principal) as http:
+                body = {"sid": sid, "lifetime": "persistent", **session}
+                reply = await http.post("/rhapsody/register_session", json=body)
+                assert reply.status_code == 200, reply.text
+                assert reply.json() == {"sid": sid, "status": "initializing"}
+                user = User(http, sid, served.notifications, served)
+                if ready:
+                    assert (await user.until_ready())["status"] == "ready"
+                yield user
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def open_user() -> Opener:
+    """Open the plugin with its state in a directory, as a user with a lasting session."""
+    return _open
+
+
+@pytest.fixture
+async def user(tmp_path: Path) -> AsyncIterator[User]:
+    async with _open(tmp_path, backends=["concurrent"]) as found:
+        yield found
+
+
+@pytest.fixture
+def fault() -> Callable[[httpx.Response], tuple[int, str]]:
+    """Return status and code of an error reply, after a look at its form."""
+
+    def read(reply: httpx.Response) -> tuple[int, str]:
+        document = reply.json()
+        assert document["error"] is True
+        assert document["status_code"] == reply.status_code
+        return reply.status_code, document["code"]
+
+    return read
