@@ -29,6 +29,9 @@ LOOK_AGAIN = 0.2
 STOP_GRACE = 1.0
 """The same, in seconds, when the endpoint stops."""
 
+START_TIMEOUT = 110.0
+"""Seconds that a backend has to start."""
+
 LEAST_EXECUTABLES = 4
 FUNCTIONS_AHEAD = 64
 """How many functions for each worker a backend is handed at a time, so that none waits for more."""
@@ -76,8 +79,9 @@ class Engine:
     async def close(self) -> None:
         """End the processes of executables and the backends, and write the last results down."""
         await self._end_processes(self._is_ours, STOP_GRACE)
-        for backend in self._backends:
-            await backend.close()
+        async with self._starting:
+            for backend in self._backends:
+                await backend.close()
         await self.flush()
 
     async def flush(self) -> None:
@@ -88,30 +92,37 @@ class Engine:
             logger.error("results are not written: %s", error.detail)
 
     async def ensure(self, name: str) -> None:
-        """Start a backend unless it runs. Raises BackendFailed with the reason."""
+        """Start a backend unless it runs. Raises BackendFailed with the reason.
+
+        A start that has begun is carried through, lest processes stay that nobody knows of.
+        """
         async with self._starting:
             if (name, "function") in self._lanes:
                 return
             try:
-                backend: AnyBackend = await start_backend(name, self.settings, self._work)
-                self._backends.append(backend)
-                apart = backend
-                if name == "concurrent":
-                    apart = await start_in_thread(name, self.settings, self._work)
-                    self._backends.append(apart)
+                with anyio.fail_after(START_TIMEOUT, shield=True):
+                    await self._start(name)
             except Exception as error:  # a backend may fail in any way
                 logger.warning("backend %s does not start", name, exc_info=True)
                 text = str(error) or type(error).__name__
                 raise BackendFailed(f"backend {name} does not start: {text}") from error
-            functions = FUNCTIONS_AHEAD * backend.workers
-            executables = self.settings.executables or max(LEAST_EXECUTABLES, processors())
-            self._open_lane("executable", apart, executables)
-            self._open_lane("ai", backend, functions)
-            self._open_lane("function", backend, functions)
 
-    def _open_lane(self, kind: Kind, backend: AnyBackend, limit: int) -> None:
+    async def _start(self, name: str) -> None:
+        backend: AnyBackend = await start_backend(name, self.settings, self._work)
+        self._backends.append(backend)
+        apart = backend
+        if name == "concurrent":
+            apart = await start_in_thread(name, self.settings, self._work)
+            self._backends.append(apart)
+        functions = FUNCTIONS_AHEAD * backend.workers
+        executables = self.settings.executables or max(LEAST_EXECUTABLES, processors())
+        self._open_lane(name, "executable", apart, executables)
+        self._open_lane(name, "ai", backend, functions)
+        self._open_lane(name, "function", backend, functions)
+
+    def _open_lane(self, name: str, kind: Kind, backend: AnyBackend, limit: int) -> None:
         lane = Lane(backend, limit, self._mark, self._endings)
-        self._lanes[backend.name, kind] = lane
+        self._lanes[name, kind] = lane
         self._context.background(lane.run)
 
     def begin(self, tasks: list[Task]) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,7 +30,8 @@ class User:
 
     async def post(self, route: str, body: Any = None, **headers: str) -> httpx.Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.http.post(f"/rhapsody/{route}", json=body, headers=names)
+        content = b"" if body is None else json.dumps(body).encode()
+        return await self.http.post(f"/rhapsody/{route}", content=content, headers=names)
 
     async def get(self, route: str) -> httpx.Response:
         return await self.http.get(f"/rhapsody/{route}")
@@ -46,9 +48,7 @@ class User:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         names["Content-Type"] = "application/msgpack"
         content = msgpack.packb(body)
-        return await self.http.post(
-            f"/rhapsody/submit/{self.sid}", content=content, headers=names
-        )
+        return await self.http.post(f"/rhapsody/submit/{self.sid}", content=content, headers=names)
 
     async def submit(self, *tasks: dict[str, Any]) -> list[str]:
         reply = await self.try_submit(*tasks)
@@ -95,9 +95,7 @@ async def _open(
     with blockbuster_ctx("orbit_rhapsody") as blocking:
         for function in blocking.functions.values():  # RHAPSODY itself makes folders there
             function.can_block_in("orbit_rhapsody/backends.py", "start_backend")
-        async with open_plugin(
-            TARGET, directory, instance="rhapsody", settings=settings
-        ) as served:
+        async with open_plugin(TARGET, directory, instance="rhapsody", settings=settings) as served:
             assert served.status.state == "served", served.status
             async with served.http(principal) as http:
                 body = {"sid": sid, "lifetime": "persistent", **session}

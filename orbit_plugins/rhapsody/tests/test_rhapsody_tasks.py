@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import cloudpickle
 import httpx
 import msgpack
@@ -91,7 +92,7 @@ async def test_a_function_takes_keywords(user: Reader) -> None:
 
 async def test_a_coroutine_function_is_awaited(user: Reader) -> None:
     async def double(value: int) -> int:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return 2 * value
 
     found = await user.run(**pickled(double, 4))
@@ -162,9 +163,7 @@ async def test_a_task_that_never_ends_is_stopped_by_its_timeout(user: Reader) ->
         assert (found["state"], found["error"]) == ("FAILED", "its time of 0.2 s was up")
 
 
-async def test_cancelling_ends_every_process_of_an_executable(
-    user: Reader, tmp_path: Path
-) -> None:
+async def test_cancelling_ends_every_process_of_an_executable(user: Reader, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 300 & a=$!; setsid sleep 300 & echo $$ $a $! > {pids}; wait"
     (uid,) = await user.submit({"uid": "long", **shell(script)})
@@ -197,9 +196,7 @@ async def test_cancelling_a_running_function_drops_its_result_and_frees_its_plac
         task = {"uid": "endless", "function": "time:sleep", "args": [3]}
         (uid,) = await user.submit(task)
         await user.until(
-            lambda: any(
-                note["state"] == "RUNNING" for note in user.heard("task_status")
-            )
+            lambda: any(note["state"] == "RUNNING" for note in user.heard("task_status"))
         )
         assert (await user.post(f"cancel/{user.sid}/{uid}")).json()["status"] == "canceled"
         assert (await user.run(function="math:sqrt", args=[4.0]))["return_value"] == 2.0
