@@ -10,6 +10,7 @@ import httpx
 import msgpack
 import orbit_rhapsody.plugin  # noqa: F401  # what importing RHAPSODY reads is no fault of a loop
 import pytest
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from blockbuster import blockbuster_ctx
 
 from orbit_core.models import Notification, Principal
@@ -136,3 +137,61 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
         return reply.status_code, document["code"]
 
     return read
+
+
+class CuttingProxy:
+    """Pass bytes on to a port of this host."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._scopes: set[anyio.CancelScope] = set()
+        self.passed = 0
+        self.port = 0
+
+    def cut(self) -> None:
+        """Cut every connection there is at present."""
+        for scope in list(self._scopes):
+            scope.cancel()
+
+    async def serve(self, near: SocketStream) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                async with (
+                    near,
+                    await anyio.connect_tcp("127.0.0.1", self._target) as far,
+                    anyio.create_task_group() as group,
+                ):
+                    group.start_soon(self._pass, near, far, scope)
+                    group.start_soon(self._pass, far, near, scope)
+            except (OSError, anyio.BrokenResourceError):
+                pass
+            finally:
+                self._scopes.discard(scope)
+
+    async def _pass(self, source: ByteStream, sink: ByteStream, scope: anyio.CancelScope) -> None:
+        try:
+            async for part in source:
+                self.passed += len(part)
+                await sink.send(part)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@asynccontextmanager
+async def _open_proxy(target: int) -> AsyncIterator[CuttingProxy]:
+    """Run a proxy on a free port while the context is open."""
+    proxy = CuttingProxy(target)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        proxy.port = listener.extra(SocketAttribute.local_port)
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, proxy.serve)
+            yield proxy
+            group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def open_proxy() -> Callable[[int], AbstractAsyncContextManager[CuttingProxy]]:
+    """Stand between a client and a server, and cut every connection when asked to."""
+    return _open_proxy
