@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import anyio
-
 from .connection import Connection, Target
 from .futures import AsyncOrbitFuture
 from .packing import Function, pack_arguments, pack_calls
@@ -45,8 +43,7 @@ class AsyncOrbitExecutor:
         if error is None:
             await self.shutdown()
         self._is_shut = True
-        with anyio.CancelScope(shield=True):
-            await self._connection.__aexit__()
+        await self._connection.__aexit__()
 
     async def submit(self, fn: Function, /, *args: Any, **kwargs: Any) -> AsyncOrbitFuture:
         """Have ``fn(*args, **kwargs)`` called at the endpoint, and return its future to await.

@@ -9,13 +9,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 from orbit_core.errors import OrbitError, TooManyRequests
 
@@ -114,7 +115,12 @@ class Channel:
             self._changed = anyio.Event()
         await self._changed.wait()
 
-    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+    def start(self, group: TaskGroup) -> None:
+        """Carry calls and results in ``group`` from now on."""
+        for work in (*[self._run_sender] * SENDERS, self._run_receiver):
+            group.start_soon(self._run, work)
+
+    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of the work until cancelled; if it fails, no future waits for it for ever."""
         try:
             await work()
@@ -122,7 +128,7 @@ class Channel:
             logger.exception("the channel of session %s failed", self.client.sid)
             self._break(OrbitError(f"the executor failed: {type(error).__name__}: {error}"))
 
-    async def run_sender(self) -> None:
+    async def _run_sender(self) -> None:
         """Send what waits, until cancelled."""
         while True:
             if not self._queue and not self._cancelled:
@@ -189,7 +195,7 @@ class Channel:
             await anyio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def run_receiver(self) -> None:
+    async def _run_receiver(self) -> None:
         """Settle futures as results come, until cancelled; a broken stream goes on where it was."""
         since, pause = time.monotonic(), RETRY_PAUSE
         while True:
@@ -241,16 +247,3 @@ class Channel:
                     if future is not None:
                         settle(future, result)
         self._changed.set()
-
-
-@asynccontextmanager
-async def open_channel(client: RhapsodyClient, patience: float) -> AsyncIterator[Channel]:
-    """Open a channel over a client's session; leaving it leaves what is not over alone."""
-    channel = Channel(client, patience)
-    async with anyio.create_task_group() as group:
-        for work in (*[channel.run_sender] * SENDERS, channel.run_receiver):
-            group.start_soon(channel.run, work)
-        try:
-            yield channel
-        finally:
-            group.cancel_scope.cancel()

@@ -12,7 +12,7 @@ import attrs
 from orbit_core import AsyncBridgeClient
 from orbit_core.errors import OrbitError, UnknownRoute
 
-from .channel import Channel, open_channel
+from .channel import Channel
 from .client import RhapsodyClient
 from .futures import Settled
 from .packing import Function, is_self_contained, pack_function, sends_pickles
@@ -22,6 +22,10 @@ PATIENCE = 600.0
 
 LIFETIME = 14 * 24 * 3600.0
 """Seconds for which an executor's session outlives a client that died."""
+
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that closing a session may take."""
 
 
 @attrs.frozen
@@ -44,7 +48,7 @@ class Connection:
         """Name the target; entering connects to it."""
         self._target = target
         self._stack = AsyncExitStack()
-        self._opened = AsyncExitStack()
+        self._group = anyio.create_task_group()
         self._functions: WeakKeyDictionary[Any, str | bytes] = WeakKeyDictionary()
         self._channels: dict[str, Channel] = {}
         self._reloading = anyio.Lock()
@@ -70,9 +74,9 @@ class Connection:
             if not isinstance(client, RhapsodyClient):
                 raise UnknownRoute(f"{target.endpoint}/{target.plugin} runs no tasks")
             self._client = client
-            self.channel = await self._open(client)
+            await self._group.__aenter__()
+            self.channel = self._open(client)
         except BaseException:
-            await self._opened.aclose()
             await self._stack.aclose()
             raise
         return self
@@ -80,15 +84,16 @@ class Connection:
     async def __aexit__(self, *error: object) -> None:
         """Disconnect; a session whose calls are all over is closed, another one lives on."""
         is_over = not self.channel.pending()
-        await self._opened.aclose()
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)
         if is_over:
-            with suppress(OrbitError):
+            with suppress(OrbitError), anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await self._client.unregister_session()
         await self._stack.aclose()
 
-    async def _open(self, client: RhapsodyClient) -> Channel:
-        opened = open_channel(client, self._target.patience)
-        channel = await self._opened.enter_async_context(opened)
+    def _open(self, client: RhapsodyClient) -> Channel:
+        channel = Channel(client, self._target.patience)
+        channel.start(self._group)
         self._channels[str(client.sid)] = channel
         return channel
 
@@ -159,7 +164,7 @@ class Connection:
     async def _channel_of(self, sid: str) -> Channel:
         async with self._reloading:
             if sid not in self._channels:
-                await self._open(await self._client.sibling(sid))
+                self._open(await self._client.sibling(sid))
             return self._channels[sid]
 
 

@@ -64,6 +64,7 @@ class OrbitFuture(concurrent.futures.Future[Any]):
         was_cancelled = self.cancelled()
         is_cancelled = super().cancel()
         if is_cancelled and not was_cancelled:
+            self.set_running_or_notify_cancel()  # who waits for it with others hears of it then
             self._on_cancel(self.uid)
         return is_cancelled
 

@@ -11,7 +11,7 @@ import anyio.to_thread
 import msgpack
 
 from orbit_core import PluginSession
-from orbit_core.errors import InvalidBody
+from orbit_core.errors import BodyTooLarge, InvalidBody
 
 from .archive import Accepted, Ended, Row
 from .backends import DEFAULT
@@ -157,12 +157,14 @@ class RhapsodySession(PluginSession):
         The same ``key`` and body do so once.
 
         Raises SessionInitializing, BackendFailed, InvalidBody, UnknownFunction, PicklesRefused,
-        PythonMismatch, DuplicateTask, TooManyTasks, StateUnavailable.
+        PythonMismatch, DuplicateTask, TooManyTasks, BodyTooLarge, StateUnavailable.
         """
         self._check_ready()
         works = await self._read(raw, decode)
         self._check_active()
         limit = self._engine.settings.pending_limit
+        if len(works) > limit:
+            raise BodyTooLarge(f"one request may have {limit} tasks here: send fewer at a time")
         if len(self._tasks) + len(works) > limit:
             raise TooManyTasks(
                 f"session {self.sid} may have {limit} tasks that are not over: send these later",

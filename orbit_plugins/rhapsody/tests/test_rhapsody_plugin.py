@@ -298,6 +298,9 @@ async def test_too_many_tasks_are_refused_with_a_time_to_wait(
 ) -> None:
     async with open_user(tmp_path, settings={"pending_limit": 1}) as user:
         reply = await user.try_submit({"uid": "a", **SQRT}, {"uid": "b", **SQRT})
+        assert fault(reply) == (413, "body_too_large")
+        await user.submit({"uid": "a", "executable": "/bin/sleep", "arguments": ["300"]})
+        reply = await user.try_submit({"uid": "b", **SQRT})
         assert fault(reply) == (429, "too_many_tasks")
         assert reply.headers["Retry-After"] == "1"
 
