@@ -21,13 +21,11 @@ from anyio.abc import TaskGroup
 from orbit_core.errors import OrbitError, TooManyRequests
 
 from .client import AWAY, BATCH_BYTES, BATCH_TASKS, RETRY_PAUSE, RhapsodyClient
+from .errors import UnknownTask
 from .futures import Settled, fail, settle
 from .packing import compress
 
 logger = logging.getLogger(__name__)
-
-SENDERS = 2
-"""Requests that are under way at a time: one is read at the endpoint while the next one comes."""
 
 UNSENT = 20_000
 UNSENT_BYTES = 64 * 1024 * 1024
@@ -87,6 +85,10 @@ class Channel:
         self._bytes += size
         self._rouse()
 
+    def future(self, uid: str) -> Settled | None:
+        """Return the future of a call that is not over."""
+        return self._pending.get(uid)
+
     def expect(self, future: Settled) -> None:
         """Have a future settled whose call was sent long ago."""
         self._pending[future.uid] = future
@@ -117,7 +119,7 @@ class Channel:
 
     def start(self, group: TaskGroup) -> None:
         """Carry calls and results in ``group`` from now on."""
-        for work in (*[self._run_sender] * SENDERS, self._run_receiver):
+        for work in (self._run_sender, self._run_receiver):
             group.start_soon(self._run, work)
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -238,10 +240,16 @@ class Channel:
                 fail(future, error)
         self._changed.set()
 
+    async def _find(self, uids: list[str]) -> list[dict[str, Any]]:
+        try:
+            return await self.client.find(uids)
+        except UnknownTask:
+            return [{"uid": uid, "state": "UNKNOWN"} for uid in uids]
+
     async def reload(self, uids: list[str]) -> None:
         """Settle expected futures whose results are there already, or are no more."""
         for start in range(0, len(uids), BATCH_TASKS):
-            for result in await self.client.find(uids[start : start + BATCH_TASKS]):
+            for result in await self._find(uids[start : start + BATCH_TASKS]):
                 if result["state"] not in ("PENDING", "RUNNING"):
                     future = self._pending.pop(result["uid"], None)
                     if future is not None:

@@ -152,13 +152,15 @@ class Connection:
         by_session: dict[str, list[str]] = {}
         for uid in uids:
             by_session.setdefault(uid.partition(":")[0], []).append(uid)
-        futures = {}
+        futures: dict[str, Any] = {}
         for sid, found in by_session.items():
             channel = await self._channel_of(sid)
-            for uid in found:
+            futures.update({uid: channel.future(uid) for uid in found})
+            missing = [uid for uid in found if futures[uid] is None]
+            for uid in missing:
                 futures[uid] = make_future(uid, channel.cancel)
                 channel.expect(futures[uid])
-            await channel.reload(found)
+            await channel.reload(missing)
         return [futures[uid] for uid in uids]
 
     async def _channel_of(self, sid: str) -> Channel:

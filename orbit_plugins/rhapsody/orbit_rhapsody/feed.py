@@ -62,11 +62,10 @@ class Feed:
         self.last = ((last >> EPOCH_BITS) + 1) << EPOCH_BITS if last else 0
 
     def started(self, uid: str) -> None:
-        """Note that a task runs; only those who follow at present hear of it."""
-        if self.followers:
-            self._turn += 1
-            self._running[uid] = self._turn
-            self._wake.set()
+        """Note that a task runs."""
+        self._turn += 1
+        self._running[uid] = self._turn
+        self._wake.set()
 
     def add(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Give a result its number, and return it as it is now and as it is sent."""
@@ -109,7 +108,7 @@ class Feed:
         Between them come maps ``{"running": [uid]}`` and, in silence, nil.
         """
         self.followers += 1
-        told = self._turn
+        told = 0
         try:
             while self.followers > 0:
                 first = self.last - len(self._bodies) + 1
@@ -124,8 +123,6 @@ class Feed:
                 yield chunk or await self._silence()
         finally:
             self.followers -= 1
-            if self.followers == 0:
-                self._running.clear()
 
     def _take(self, after: int) -> tuple[int, bytes]:
         first = self.last - len(self._bodies) + 1
