@@ -53,7 +53,7 @@ class Connection:
         self._channels: dict[str, Channel] = {}
         self._reloading = anyio.Lock()
         self._bridge: AsyncBridgeClient
-        self._client: RhapsodyClient
+        self.client: RhapsodyClient
         self.channel: Channel
 
     async def __aenter__(self) -> Self:
@@ -73,7 +73,7 @@ class Connection:
             )
             if not isinstance(client, RhapsodyClient):
                 raise UnknownRoute(f"{target.endpoint}/{target.plugin} runs no tasks")
-            self._client = client
+            self.client = client
             await self._group.__aenter__()
             self.channel = self._open(client)
         except BaseException:
@@ -88,7 +88,7 @@ class Connection:
         await self._group.__aexit__(None, None, None)
         if is_over:
             with suppress(OrbitError), anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-                await self._client.unregister_session()
+                await self.client.unregister_session()
         await self._stack.aclose()
 
     def _open(self, client: RhapsodyClient) -> Channel:
@@ -121,7 +121,7 @@ class Connection:
     def _packed(self, function: Function) -> str | bytes:
         packed = pack_function(function)
         if isinstance(packed, bytes):
-            self._client.check_python()
+            self.client.check_python()
         return packed
 
     def submit(
@@ -134,7 +134,7 @@ class Connection:
         if isinstance(packed, bytes):
             task["_pickled_fields"] = [*task.get("_pickled_fields", ()), "function"]
         elif sends_pickles(task):
-            self._client.check_python()
+            self.client.check_python()
         channel = self.channel
         task["uid"] = uid = channel.new_uid()
         task["function"] = packed
@@ -166,7 +166,7 @@ class Connection:
     async def _channel_of(self, sid: str) -> Channel:
         async with self._reloading:
             if sid not in self._channels:
-                self._open(await self._client.sibling(sid))
+                self._open(await self.client.sibling(sid))
             return self._channels[sid]
 
 

@@ -317,7 +317,7 @@ def test_what_does_not_pickle_is_told_at_once(executor: OrbitExecutor) -> None:
 def test_another_python_is_found_before_anything_is_sent(
     executor: OrbitExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor._connection._client, "_python", "3.4")
+    monkeypatch.setattr(executor._connection.client, "_python", "3.4")
     for act in (lambda: executor.submit(fail, "x"), lambda: executor.submit("math:sqrt", {1})):
         with pytest.raises(PythonMismatch, match=r"which has Python 3\.4"):
             act()
@@ -329,7 +329,7 @@ def test_results_come_back_by_their_uids(site: Site) -> None:
     assert futures[9].result(PATIENCE) == 512
     uids = [future.uid for future in futures]
     with site.executor() as second:
-        again = second.reload([*uids, f"{first._connection._client.sid}:none:0"])
+        again = second.reload([*uids, f"{first._connection.client.sid}:none:0"])
         assert [future.result(PATIENCE) for future in again[:10]] == [2**n for n in range(10)]
         assert isinstance(again[10].exception(PATIENCE), UnknownTask)
         assert [future.result(PATIENCE) for future in second.reload(uids[:1])] == [1]
@@ -365,7 +365,7 @@ def test_a_session_that_ends_fails_its_futures_and_takes_no_more(site: Site, gat
     executor = site.executor()
     future = executor.submit(wait_for_file, str(gate))
     until(future.running)
-    client = executor._connection._client
+    client = executor._connection.client
     loop = executor._connection.channel._loop
     asyncio.run_coroutine_threadsafe(client.post(f"unregister_session/{client.sid}"), loop).result()
     assert isinstance(future.exception(PATIENCE), TaskCancelled)
