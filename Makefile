@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard orbit_plugins/*))
 
-.PHONY: demo test check bench docs isolation clean
+.PHONY: demo test test-site check bench docs isolation clean
 
 $(VENV)/ready: pyproject.toml constraints.txt scripts/make_venv.sh $(addsuffix /pyproject.toml,$(PLUGINS))
 	PYTHON=$(PYTHON) sh scripts/make_venv.sh $(VENV)
@@ -15,6 +15,9 @@ demo: $(VENV)/ready  ## watch a bridge, an endpoint and a job; KEEP=1 leaves the
 
 test: $(VENV)/ready  ## run all tests, with coverage
 	$(BIN)/python -m pytest -q --cov --cov-report=term
+
+test-site: $(VENV)/ready  ## run the tests on a real SLURM, which they install and start; needs root
+	$(BIN)/python -m pytest -q -m site tests/site
 
 check: $(VENV)/ready  ## formatting, lint, types
 	$(BIN)/ruff format --check .

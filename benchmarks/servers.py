@@ -8,29 +8,34 @@ import anyio
 import uvicorn
 from plugin_under_load import bare
 
+from orbit_core._loop import run_server
 from orbit_core.bridge import open_bridge
 from orbit_core.config import BridgeConfig, EndpointConfig
 from orbit_core.endpoint import open_endpoint
 from orbit_core.models import HostInfo, HostRole
+from orbit_core.plugins import installed
 
 
 async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | None) -> None:
-    config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[])
+    # One caller makes the whole load: no limit for it.
+    config = BridgeConfig(port=port, state_dir=state, cert=cert, key=key, plugins=[], rate_limit=0)
     async with open_bridge(config):
         await anyio.sleep_forever()
 
 
 async def _endpoint(url: str, name: str, state: Path | None, token: str, cert: Path | None) -> None:
     plugin = EntryPoint("load", "plugin_under_load:PLUGIN", "orbit.plugins")
-    config = EndpointConfig(name=name, url=url, state_dir=state, cert=cert, plugins=["load"])
+    config = EndpointConfig(
+        name=name, url=url, state_dir=state, cert=cert, plugins=["load", "psij"]
+    )
+    available = {**installed(), "load": plugin}
     host = HostInfo(HostRole.STANDALONE)
-    async with open_endpoint(config, host, token=token, available={"load": plugin}) as endpoint:
+    async with open_endpoint(config, host, token=token, available=available) as endpoint:
         await endpoint.stopped.wait()
 
 
 def main(role: str, *arguments: str) -> None:
     """Run one server until killed."""
-    uvloop = {"use_uvloop": True}
     paths = [Path(argument) if argument else None for argument in arguments]
     match role:
         case "bare":
@@ -45,12 +50,10 @@ def main(role: str, *arguments: str) -> None:
                 ssl_keyfile=arguments[2] or None,
             )
         case "bridge":
-            anyio.run(
-                _bridge, int(arguments[0]), paths[1], paths[2], paths[3], backend_options=uvloop
-            )
+            run_server(_bridge, int(arguments[0]), paths[1], paths[2], paths[3])
         case "endpoint":
             url, name, _, token, _ = arguments
-            anyio.run(_endpoint, url, name, paths[2], token, paths[4], backend_options=uvloop)
+            run_server(_endpoint, url, name, paths[2], token, paths[4])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Make blocking classes of asynchronous ones, so that each client is written once."""
 
+import atexit
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any, Self
 
 import anyio
@@ -121,11 +122,12 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         """
         client = AsyncBridgeClient(url, cert, token, **options)
         client.callbacks_in_threads = True
-        self._portal_owner: AbstractContextManager[BlockingPortal] = start_blocking_portal()
-        super().__init__(client, self._portal_owner.__enter__())
-        self._opened = self._portal.wrap_async_context_manager(client)
-        self._opened.__enter__()
-        self._is_open = True
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(client))
+            self._open = stack.pop_all()
+        atexit.register(self._open.close)
+        super().__init__(client, portal)
 
     def __enter__(self) -> Self:
         """Return the client, which is open already."""
@@ -136,8 +138,9 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         self.close()
 
     def close(self) -> None:
-        """End the event stream and close the connections; closing again does nothing."""
-        if self._is_open:
-            self._is_open = False
-            self._opened.__exit__(None, None, None)
-            self._portal_owner.__exit__(None, None, None)
+        """End the event stream and close the connections; closing again does nothing.
+
+        A client that is left open is closed when the interpreter exits.
+        """
+        atexit.unregister(self._open.close)
+        self._open.close()

@@ -1,10 +1,9 @@
 """Serve the bridge's own routes: discovery, events, authentication, tokens, health, description."""
 
 import html
-import json
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -17,25 +16,25 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from . import _openapi
-from ._codec import from_wire, to_data
+from ._codec import to_data
+from ._description import describe_route
 from ._events import EventRing, Filter
-from ._frames import RequestHead
-from ._host import PluginHost, describe_route
+from ._host import PluginHost
+from ._http import Connection
+from ._inquiry import descriptions_of
 from ._metrics import BridgeCollector, render
-from ._registry import Member, Registry
-from ._server import Connection
+from ._registry import Registry
+from ._tasks import open_tasks
 from .auth import COOKIE, Authenticator, Tokens
-from .errors import BadRequest, Forbidden, OrbitError
-from .models import EndpointInfo, HostDescription, Principal, Role, check_name
-from .web import Reply, model_body, principal_of
+from .errors import BadRequest, Forbidden, OrbitError, Unavailable
+from .models import EndpointInfo, HostDescription, Role
+from .web import Reply, error_reply, model_body, principal_of, takes
 
-logger = logging.getLogger(__name__)
+READINESS = 1.0
+"""Seconds for which ``/ready``, which anybody may ask, says what it found out."""
 
-DESCRIPTION_LIMIT = 4 * 1024 * 1024
-"""Largest description of an endpoint's plugins, in bytes."""
-
-DESCRIBE_TIMEOUT = 5.0
-"""Seconds that an endpoint has to describe its plugins."""
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
+"""Paths that need no token."""
 
 STALLED = 5.0
 """Seconds that a listener's connection may take nothing before it is cut."""
@@ -52,7 +51,7 @@ class Hub(Protocol):
     authenticator: Authenticator
     ring: EventRing
     collector: BridgeCollector
-    listeners: dict[Connection, str]
+    listeners: dict[Connection, tuple[str, str]]
     stopped: anyio.Event
 
     def describe_endpoints(self) -> dict[str, EndpointInfo]:
@@ -61,6 +60,10 @@ class Hub(Protocol):
 
     def describe_topology(self) -> dict[str, Any]:
         """Return the document of ``/endpoint/list``."""
+        ...
+
+    def cut_listeners(self, key: str) -> None:
+        """Cut the listeners that a token, or a cookie, let in."""
         ...
 
 
@@ -81,6 +84,9 @@ class BridgeRoutes:
         """Answer for ``hub``."""
         self._hub = hub
         self._started = time.monotonic()
+        self._readiness = anyio.Lock()
+        self._unready: OrbitError | None = None
+        self._look_again = 0.0
 
     def routes(self) -> list[Route]:
         """Return the routes at the root."""
@@ -120,46 +126,59 @@ class BridgeRoutes:
         page = _PAGE.format(version=version("orbit-core"), rows=rows)
         return HTMLResponse(page, headers={"Content-Security-Policy": "default-src 'self'"})
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Reply:
         """Tell that the process serves requests."""
         uptime = round(time.monotonic() - self._started, 2)
         return Reply(
             {"status": "healthy", "version": version("orbit-core"), "uptime_seconds": uptime}
         )
 
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> Reply:
         """Tell whether the bridge can do its work: its state can be written."""
-        await self._hub.host.store.space("ready").put("ready", time.time())
+        async with self._readiness:
+            if time.monotonic() >= self._look_again:
+                self._unready = await self._fault()
+                self._look_again = time.monotonic() + READINESS
+        if self._unready is not None:
+            return error_reply(self._unready)
         return Reply({"status": "ready"})
 
-    async def open_cookie(self, request: Request) -> Response:
+    async def _fault(self) -> OrbitError | None:
+        try:
+            await self._hub.host.store.space("ready").put("ready", time.time())
+        except OrbitError as error:
+            return error
+        return None
+
+    async def open_cookie(self, request: Request) -> Reply:
         """Exchange a bearer token for a random, expiring cookie."""
         authenticator = self._hub.authenticator
         reply = Reply({"ok": True})
         if authenticator.enabled:
             address = request.client.host if request.client else ""
-            value, ttl = authenticator.open_cookie(
-                authenticator.token(request.scope["headers"], address)
-            )
+            token = authenticator.token(request.scope["headers"], address, by_cookie=False)
+            value, ttl = authenticator.open_cookie(token)
             secure = request.url.scheme == "https"
             reply.set_cookie(
                 COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure
             )
         return reply
 
-    async def close_cookie(self, request: Request) -> Response:
-        """Forget the cookie: log out."""
-        self._hub.authenticator.close_cookie(request.scope["headers"])
+    async def close_cookie(self, request: Request) -> Reply:
+        """Forget the cookie and cut the listeners that it let in: log out."""
+        closed = self._hub.authenticator.close_cookie(request.scope["headers"])
+        if closed:
+            self._hub.cut_listeners(closed)
         reply = Reply({"ok": True})
         reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return reply
 
-    async def who(self, request: Request) -> Response:
+    async def who(self, request: Request) -> Reply:
         """Tell the caller who it is."""
         principal = principal_of(request)
         return Reply({"owner": principal.owner_key, "role": principal.role})
 
-    async def list_endpoints(self, request: Request) -> Response:
+    async def list_endpoints(self, request: Request) -> Reply:
         """List the endpoints with their plugins and portal pages."""
         document = self._hub.describe_topology()
         described = await self._descriptions()
@@ -169,7 +188,7 @@ class BridgeRoutes:
                     entry["plugins"][instance]["ui_config"] = plugin.ui_config
         return Reply({"data": document})
 
-    async def endpoints(self, request: Request) -> Response:
+    async def endpoints(self, request: Request) -> Reply:
         """List the endpoints in short."""
         rows = [
             {
@@ -190,9 +209,10 @@ class BridgeRoutes:
         query = request.query_params
         wanted = Filter(principal, query.get("endpoint"), query.get("plugin"), query.get("topic"))
         last = request.headers.get("last-event-id") or query.get("last_event_id")
-        return _EventStream(self._hub, principal, self._hub.ring.listen(wanted, last))
+        keys = (principal.token_id, self._hub.authenticator.cookie(request.scope["headers"]))
+        return _EventStream(self._hub, keys, self._hub.ring.listen(wanted, last))
 
-    async def disconnect(self, request: Request) -> Response:
+    async def disconnect(self, request: Request) -> Reply:
         """Tell an endpoint to leave."""
         _require_admin(request)
         name = request.path_params["name"]
@@ -201,35 +221,32 @@ class BridgeRoutes:
         await self._hub.registry.shut_down(name, f"disconnected by {principal_of(request).owner}")
         return Reply({"status": "shutdown", "endpoint": name})
 
-    async def terminate(self, request: Request) -> Response:
+    async def terminate(self, request: Request) -> Reply:
         """Stop the bridge."""
         _require_admin(request)
         self._hub.stopped.set()
         return Reply({"status": "terminating", "message": "the bridge stops now"})
 
-    async def plugins(self, request: Request) -> Response:
+    async def plugins(self, request: Request) -> Reply:
         """Tell which plugins the bridge hosts, and why others are not served."""
         return Reply(self._hub.host.description())
 
-    async def list_tokens(self, request: Request) -> Response:
+    async def list_tokens(self, request: Request) -> Reply:
         """List the tokens, without their texts."""
         _require_admin(request)
         return Reply({"tokens": to_data(self._hub.tokens.list())})
 
-    async def create_token(self, request: Request) -> Response:
+    @takes(TokenRequest)
+    async def create_token(self, request: Request) -> Reply:
         """Make a token; its text is in the answer and nowhere else."""
         _require_admin(request)
         wanted = await model_body(request, TokenRequest)
-        if wanted.expires is not None and not 0 < wanted.expires < float("inf"):
-            raise BadRequest("'expires' must be a finite positive number of seconds from now")
-        if wanted.endpoint is not None:
-            check_name(wanted.endpoint, "endpoint name")
         token, text = await self._hub.tokens.create(
             wanted.role, wanted.owner, expires=wanted.expires, endpoint=wanted.endpoint
         )
         return Reply({**to_data(token), "token": text})
 
-    async def revoke_token(self, request: Request) -> Response:
+    async def revoke_token(self, request: Request) -> Reply:
         """Forget a token and cut what it opened."""
         _require_admin(request)
         await self._hub.tokens.revoke(request.path_params["id"])
@@ -239,58 +256,31 @@ class BridgeRoutes:
         """Give figures to Prometheus."""
         return Response(render(self._hub.collector), media_type=CONTENT_TYPE_LATEST)
 
-    async def openapi(self, request: Request) -> Response:
+    async def openapi(self, request: Request) -> Reply:
         """Describe every route, the plugins' included."""
         own = [describe_route(route) for route in self.routes()]
         own += [describe_route(route, "/bridge") for route in self.bridge_routes()]
-        return Reply(_openapi.document(own, await self._descriptions()))
+        return Reply(_openapi.document(own, await self._descriptions(), OPEN_PATHS))
 
     async def _descriptions(self) -> dict[str, HostDescription]:
-        """Return what every endpoint says of its plugins, asked once per registration."""
-        found = {self._hub.host.name: self._hub.host.description()}
-        async with anyio.create_task_group() as group:
-            for member in self._hub.registry.members:
-                group.start_soon(_describe, member)
-        found.update(
-            {
-                member.name: member.descriptions
-                for member in self._hub.registry.members
-                if member.descriptions
-            }
-        )
-        return found
-
-
-async def _describe(member: Member) -> None:
-    """Ask an endpoint for its descriptions, unless it has told; one that cannot tell has none."""
-    if member.descriptions is not None or member.suspect_since is not None:
-        return
-    stamp = {"principal": ("bridge", Role.ADMIN.value, None)}
-    head = RequestHead("GET", b"/plugins", [], stamp)
-    try:
-        stream = member.link.call(head, b"", fin=True, deadline=DESCRIBE_TIMEOUT)
-        await stream.response()
-        body = await stream.read()
-        while (chunk := await stream.read()) and len(body) < DESCRIPTION_LIMIT:
-            body += chunk
-        member.descriptions = from_wire(
-            json.loads(body), HostDescription, f"plugins of {member.name}"
-        )
-    except (OrbitError, ValueError, RecursionError) as error:
-        logger.warning("endpoint %s does not describe its plugins: %s", member.name, error)
+        """Return what every endpoint says of its plugins."""
+        own = {self._hub.host.name: self._hub.host.description()}
+        return own | await descriptions_of(self._hub.registry.members)
 
 
 class _EventStream(Response):
     """Send events until the client leaves, or takes nothing for `STALLED` seconds."""
 
-    def __init__(self, hub: Hub, principal: Principal, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, hub: Hub, keys: tuple[str, str], chunks: AsyncGenerator[bytes, None]
+    ) -> None:
         super().__init__(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
         del self.headers["content-length"]
         self._hub = hub
-        self._principal = principal
+        self._keys = keys
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -300,23 +290,26 @@ class _EventStream(Response):
             await send({"type": "http.response.body", "body": b""})
             return
         if connection is not None:
-            self._hub.listeners[connection] = self._principal.token_id
+            self._hub.listeners[connection] = self._keys
         try:
-            async with anyio.create_task_group() as group:
+            async with open_tasks() as group:
                 group.start_soon(self._send_all, send, connection)
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                group.cancel_scope.cancel()
         finally:
             if connection is not None:
                 del self._hub.listeners[connection]
 
     async def _send_all(self, send: Send, connection: Connection | None) -> None:
-        async for chunk in self._chunks:
-            with anyio.move_on_after(STALLED) as scope:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            if scope.cancelled_caught and connection is not None:
-                connection.abort()
+        async with aclosing(self._chunks):
+            async for chunk in self._chunks:
+                with anyio.move_on_after(STALLED) as scope:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if scope.cancelled_caught:
+                    break
+        if connection is None:
+            raise Unavailable(f"you took no event for {STALLED:g} s: listen anew")
+        connection.abort()
 
 
 def _require_admin(request: Request) -> None:

@@ -2,28 +2,34 @@
 
 import logging
 import random
-import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import anyio.to_thread
 import attrs
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.frames import Opcode
+from websockets.protocol import State
 
 from ._frames import LINK_VERSION, SOCKET_LIMIT
 from ._link import SocketClosed
 from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
-from ._server import PING_INTERVAL, PING_TIMEOUT
+from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._transport import trust
 from .config import Access
-from .errors import ConfigError, ConnectionLost, OrbitError
+from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 from .plugin_client import document_error
 
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Bounds in seconds of the random wait between attempts; see docs/explanation/link.md."""
+
+LONGEST_ASKED = 60.0
+"""Seconds beyond which nobody can ask an endpoint to stay away."""
 
 OPEN_TIMEOUT = 15.0
 
@@ -46,33 +52,72 @@ class Answer:
     received: int | None
 
 
-class DialedSocket:
-    """Be a link's socket on a connection of `websockets`."""
+class DialedSocket(ClientConnection):
+    """Be a link's socket: a connection of `websockets` that hands messages over as they come.
 
-    def __init__(self, connection: ClientConnection) -> None:
-        """Move messages over ``connection``."""
-        self._connection = connection
+    Its own way, a queue and a task that reads it, costs every message another turn of the loop.
+    """
 
-    async def send(self, message: bytes) -> None:
+    _receive: Callable[[bytes], None] | None = None
+    _resume: Callable[[], None] | None = None
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Take what `websockets.connect` gives."""
+        super().__init__(*args, **settings)
+        self._early: list[bytes] = []
+        self._parts: list[bytes] = []
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the transport's buffer is full."""
+        return self.paused
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the bridge."""
+        return unsent_bytes(self.transport)
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Hand over what came already and what comes from now on."""
+        self._receive, self._resume = receive, resume
+        early, self._early = self._early, []
+        for message in early:
+            receive(message)
+
+    def write(self, message: bytes) -> None:
         """Send one message. Raises SocketClosed."""
-        try:
-            await self._connection.send(message)
-        except ConnectionClosed:
-            raise SocketClosed from None
-
-    async def receive(self) -> bytes:
-        """Return the next message. Raises SocketClosed."""
-        try:
-            message = await self._connection.recv()
-        except ConnectionClosed:
-            raise SocketClosed from None
-        if isinstance(message, str):
+        if self.state is not State.OPEN:
             raise SocketClosed
-        return message
+        self.protocol.send_binary(message)
+        self.send_data()
 
     def abort(self) -> None:
         """Cut the connection."""
-        self._connection.transport.abort()
+        self.transport.abort()
+
+    def resume_writing(self) -> None:
+        """Tell the link that the buffer has room again."""
+        super().resume_writing()
+        if self._resume is not None:
+            self._resume()
+
+    def process_event(self, event: Any) -> None:
+        """Put messages together and hand them over; leave the rest to `websockets`."""
+        if self.response is not None and event.opcode is Opcode.TEXT:  # which no bridge sends
+            self.abort()
+            return
+        if self.response is None or event.opcode not in (Opcode.BINARY, Opcode.CONT):
+            super().process_event(event)
+            return
+        self._parts.append(event.data)
+        if not event.fin:
+            return
+        message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        if self._receive is None:
+            self._early.append(message)
+        else:
+            self._receive(message)
 
 
 @asynccontextmanager
@@ -84,10 +129,11 @@ async def dial(
     Raises ConnectionLost if it cannot be reached, else the error with which it refused.
     """
     secure = access.url.startswith("https")
-    context: ssl.SSLContext | None = trust(access.cert) if secure else None
+    context = await anyio.to_thread.run_sync(trust, access.cert) if secure else None
     try:
         connection = await connect(
             socket_url(access.url),
+            create_connection=DialedSocket,
             additional_headers=_headers(access, credentials),
             ssl=context,
             compression=None,
@@ -100,11 +146,10 @@ async def dial(
     except InvalidStatus as error:
         raise refusal(error) from None
     except (OSError, WebSocketException, TimeoutError) as error:
-        raise ConnectionLost(
-            f"cannot reach {access.url}: {error or type(error).__name__}"
-        ) from error
+        raise ConnectionLost(f"cannot reach {access.url}: {reason_of(error)}") from error
     async with connection:
-        yield DialedSocket(connection), _answer(connection)
+        assert isinstance(connection, DialedSocket)
+        yield connection, _answer(connection)
 
 
 def socket_url(url: str) -> str:
@@ -116,9 +161,10 @@ def socket_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
 
 
-def pause(failures: int) -> float:
-    """Return a random number of seconds to wait after so many failures in a row."""
-    return random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 10)))
+def pause(failures: int, asked: float = 0.0) -> float:
+    """Return how long to wait after so many failures in a row: as ``asked`` and a random time."""
+    most = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(failures, 10))
+    return min(asked, LONGEST_ASKED) + random.uniform(0, most)
 
 
 def _headers(access: Access, credentials: Credentials) -> dict[str, str]:
@@ -146,7 +192,7 @@ def _answer(connection: ClientConnection) -> Answer:
 
 def refusal(error: InvalidStatus) -> OrbitError:
     """Return the error that the bridge, or a proxy before it, answered the handshake with."""
-    status = error.response.status_code
-    return document_error(
-        status, bytes(error.response.body or b""), f"the bridge refuses (HTTP {status})"
-    )
+    response = error.response
+    prefix = f"the bridge refuses (HTTP {response.status_code})"
+    wait = response.headers.get("Retry-After", "")
+    return document_error(response.status_code, bytes(response.body or b""), prefix, wait)

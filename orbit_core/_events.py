@@ -6,9 +6,10 @@ nobody anything: it is cut when its connection stalls, and told of a gap when th
 
 import json
 import secrets
+import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from itertools import islice
 
 import anyio
@@ -26,6 +27,18 @@ BATCH = 512
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 
+@attrs.frozen(eq=False)
+class _Kept:
+    """Hold an event's bytes and what filters ask; its parsed data may be much larger."""
+
+    endpoint: str
+    plugin: str
+    topic: str
+    owner: str | None
+    encoded: bytes
+    time: float
+
+
 @attrs.frozen
 class Filter:
     """Say what a listener wants to hear; None means everything."""
@@ -35,21 +48,14 @@ class Filter:
     plugin: str | None = None
     topic: str | None = None
 
-    def passes(self, notification: Notification) -> bool:
+    def passes(self, event: _Kept) -> bool:
         """Tell whether the listener may and wants to hear this."""
         return (
-            (self.endpoint is None or self.endpoint == notification.endpoint)
-            and (self.plugin is None or self.plugin == notification.plugin)
-            and (self.topic is None or self.topic == notification.topic)
-            and self.principal.may_use(notification.owner)
+            (self.endpoint is None or self.endpoint == event.endpoint)
+            and (self.plugin is None or self.plugin == event.plugin)
+            and (self.topic is None or self.topic == event.topic)
+            and self.principal.may_use(event.owner)
         )
-
-
-@attrs.define(frozen=True, eq=False)
-class _Kept:
-    notification: Notification
-    encoded: bytes
-    time: float
 
 
 class EventRing:
@@ -65,7 +71,7 @@ class EventRing:
         self._describe_topology = describe_topology
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
-        self._epoch = secrets.token_hex(4)
+        self._epoch = secrets.token_hex(4).encode()
         self._kept: deque[_Kept] = deque()
         self._bytes = 0
         self._end = 0
@@ -83,9 +89,12 @@ class EventRing:
         """Add a notification. Raises TypeError or ValueError if its data is not JSON."""
         document = _document(notification, encode_data(notification)).encode()
         self._end += 1
-        encoded = b"id: %s-%d\ndata: %s\n\n" % (self._epoch.encode(), self._end, document)
+        encoded = b"%sdata: %s\n\n" % (self._id(self._end), document)
         now = time.monotonic()
-        self._kept.append(_Kept(notification, encoded, now))
+        plugin, topic = sys.intern(notification.plugin), sys.intern(notification.topic)
+        self._kept.append(
+            _Kept(notification.endpoint, plugin, topic, notification.owner, encoded, now)
+        )
         self._bytes += len(encoded)
         while self._kept and (
             self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds
@@ -93,13 +102,18 @@ class EventRing:
             self._bytes -= len(self._kept.popleft().encoded)
         self._changed.set()
 
+    def _id(self, position: int) -> bytes:
+        """Return the line that says how much a listener has heard."""
+        return b"id: %s-%d\n" % (self._epoch, position)
+
     def topology_changed(self) -> None:
         """Have listeners told the topology anew."""
         self._topology_version += 1
         self._topology = b""
         self._changed.set()
 
-    def _topology_frame(self) -> bytes:
+    def _topology_event(self) -> bytes:
+        """Return the topology's event without an id."""
         if not self._topology:
             data = json.dumps(
                 {"topic": "topology", "data": self._describe_topology()}, separators=(",", ":")
@@ -107,7 +121,13 @@ class EventRing:
             self._topology = b"data: %s\n\n" % data.encode()
         return self._topology
 
-    async def listen(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
+    def _topology_after(self, position: int) -> bytes:
+        """Return the topology's event for a listener that has heard all up to ``position``."""
+        return self._id(position) + self._topology_event()
+
+    async def listen(
+        self, wanted: Filter, last_event_id: str | None
+    ) -> AsyncGenerator[bytes, None]:
         """Yield what a listener is to be sent: the topology first, then events as they come.
 
         With a ``last_event_id``, what was missed comes before what is new, after a ``gap`` event
@@ -123,12 +143,12 @@ class EventRing:
     async def _follow(self, wanted: Filter, last_event_id: str | None) -> AsyncIterator[bytes]:
         position, missed = self._resume(last_event_id)
         version = self._topology_version
-        yield self._topology_frame() + missed
+        yield self._topology_event() + missed if missed else self._topology_after(position)
         while True:
             position, chunk = self._take(position, wanted)
             if version != self._topology_version:
                 version = self._topology_version
-                chunk += self._topology_frame()
+                chunk += self._topology_after(position)
             if chunk:
                 yield chunk
             elif position == self._end and (comment := await self._silence()):
@@ -147,7 +167,7 @@ class EventRing:
         if last_event_id is None:
             return self._end, b""
         epoch, _, number = last_event_id.rpartition("-")
-        if epoch != self._epoch or not (number.isascii() and number.isdecimal()):
+        if epoch.encode() != self._epoch or not (number.isascii() and number.isdecimal()):
             return self._end, self._gap(None, self._end)
         return min(int(number), self._end), b""
 
@@ -159,12 +179,12 @@ class EventRing:
             gap = self._gap(start - position, start)
             position = start
         batch = islice(self._kept, position - start, position - start + BATCH)
-        chosen = [kept.encoded for kept in batch if wanted.passes(kept.notification)]
+        chosen = [kept.encoded for kept in batch if wanted.passes(kept)]
         return min(position + BATCH, self._end), gap + b"".join(chosen)
 
     def _gap(self, lost: int | None, resumes_after: int) -> bytes:
         data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": resumes_after}})
-        return b"event: gap\ndata: %s\n\n" % data.encode()
+        return b"event: gap\n%sdata: %s\n\n" % (self._id(resumes_after), data.encode())
 
 
 def _document(notification: Notification, encoded_data: str) -> str:

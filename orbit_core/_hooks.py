@@ -12,6 +12,7 @@ import pluggy
 from anyio.abc import TaskGroup
 from starlette.routing import BaseRoute
 
+from ._guard import outlive
 from ._tasks import open_tasks
 from .context import PluginContext
 from .errors import ConfigError
@@ -38,12 +39,10 @@ class _Mailbox:
 
     def call(self, hook: str, caller: pluggy.HookCaller, arguments: dict[str, Any]) -> None:
         """Call a hook; what is awaitable of the answer is awaited later."""
-        try:
+        with outlive(logger, "plugin %s failed in %s", self._plugin, hook):
             for result in caller(**arguments):
                 if inspect.isawaitable(result):
                     self._post(hook, result)
-        except Exception:  # a hook may fail in any way
-            logger.exception("plugin %s failed in %s", self._plugin, hook)
 
     def _post(self, hook: str, result: Awaitable[None]) -> None:
         if len(self._waiting) < MAILBOX:
@@ -65,10 +64,8 @@ class _Mailbox:
             self._is_dropping = False
 
     async def _await(self, hook: str, result: Awaitable[None]) -> None:
-        try:
+        with outlive(logger, "plugin %s failed in %s", self._plugin, hook):
             await result
-        except Exception:  # a hook may fail in any way
-            logger.exception("plugin %s failed in %s", self._plugin, hook)
 
     def close(self) -> None:
         """Drop what waits and end the work."""

@@ -1,6 +1,5 @@
 """Host plugins: what a bridge and an endpoint have in common."""
 
-import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
+from ._description import describe_route
+from ._guard import outlive
 from ._hooks import Hooks, open_hooks
 from ._store import Store, open_store
 from ._tasks import open_tasks
@@ -27,7 +28,6 @@ from .models import (
     Notification,
     PluginDescription,
     PluginInfo,
-    RouteDescription,
 )
 from .plugins import Plugins, Served, installed, select
 from .web import Reply, Site
@@ -150,20 +150,12 @@ class PluginHost:
     async def _guarded(
         self, name: str, function: Callable[..., Awaitable[None]], *args: Any
     ) -> None:
-        try:
+        with outlive(logger, "plugin %s failed in the background", name):
             await function(*args)
-        except Exception:  # a plugin's background task may fail in any way
-            logger.exception("plugin %s failed in the background", name)
 
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def describe_route(route: Route, prefix: str = "") -> RouteDescription:
-    """Return a route's description, its handler's first line of documentation included."""
-    summary = (inspect.getdoc(route.endpoint) or "").partition("\n")[0]
-    return RouteDescription(prefix + route.path, sorted(route.methods or ()), summary)
 
 
 @asynccontextmanager

@@ -5,16 +5,16 @@ again on the next socket, so that a cut in the network costs time and nothing el
 while the socket is busy travel together; an idle socket sends at once.
 """
 
+import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message, Scope
 
 from ._frames import (
@@ -28,11 +28,13 @@ from ._frames import (
     message_header,
     split_message,
     unpack_count,
+    unpack_frame_header,
     unpack_map,
     unpack_request,
     unpack_response,
 )
 from ._stream import Stream
+from ._tasks import Starter
 from .errors import InternalError, OrbitError, TooManyCalls
 from .models import Principal, Role
 from .web import ResponseAborted
@@ -45,15 +47,24 @@ CALL_LIMIT = 1024
 QUEUE_HIGH = 2 * 1024 * 1024
 """Bytes of queued frames from which body parts wait."""
 
+UNACKNOWLEDGED_HIGH = 16 * 1024 * 1024
+"""Bytes of unacknowledged messages from which body parts wait."""
+
 UNACKNOWLEDGED_LIMIT = 32 * 1024 * 1024
-"""Bytes of queued and unacknowledged messages from which events are refused."""
+"""Bytes of queued and unacknowledged messages from which calls and events are refused."""
+
+HELD_LIMIT = 64 * 1024 * 1024
+"""Bytes of queued and unacknowledged messages at which the link is given up."""
 
 ACK_MESSAGES = 32
 ACK_BYTES = 256 * 1024
 """Messages or bytes received after which an acknowledgement is sent even if nothing else is."""
 
+ACK_DELAY = 0.2
+"""Seconds after which even a single message is acknowledged, so that its sender can forget it."""
+
 STALL = 10.0
-"""Seconds that a socket may take to accept a message before it is cut."""
+"""Seconds that a busy socket may move nothing towards the peer before it is cut."""
 
 DEADLINE = 600.0
 """Seconds without progress after which a call fails, unless its caller said otherwise."""
@@ -64,14 +75,28 @@ class SocketClosed(Exception):
 
 
 class Socket(Protocol):
-    """Move whole messages."""
+    """Move whole messages, without waiting and without a task of its own."""
 
-    async def send(self, message: bytes) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the socket has enough to send: what is written now only waits."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the peer."""
+        ...
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Call ``receive`` with each message, and ``resume`` when the socket is no longer busy."""
+        ...
+
+    def write(self, message: bytes) -> None:
         """Send one message. Raises SocketClosed."""
         ...
 
-    async def receive(self) -> bytes:
-        """Return the next message. Raises SocketClosed."""
+    async def wait_closed(self) -> None:
+        """Wait until the socket is gone."""
         ...
 
     def abort(self) -> None:
@@ -89,7 +114,7 @@ class Link:
     """
 
     def __init__(
-        self, app: ASGIApp, group: TaskGroup, control: ControlHandler, *, first_id: int
+        self, app: ASGIApp, group: Starter, control: ControlHandler, *, first_id: int
     ) -> None:
         """Serve calls with ``app`` in ``group``; ``control`` hears the kinds that are no calls.
 
@@ -102,23 +127,30 @@ class Link:
         self.streams: dict[int, Stream] = {}
         self.served: dict[int, Stream] = {}
         self._socket: Socket | None = None
-        self._wake = anyio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._stall: asyncio.TimerHandle | None = None
+        self._is_scheduled = False
+        self._late: asyncio.TimerHandle | None = None
         self._room = anyio.Event()
         self._flushed = anyio.Event()
+        self._next_id = first_id
         self._start_over()
 
     def _start_over(self) -> None:
         self.is_broken = False
-        self._next_id = self._first_id
+        self._forget_messages()
+        self._acknowledged = 0
+        self.received = 0
+        self._received_bytes = 0
+        self._told = 0
+        self._is_late = False
+
+    def _forget_messages(self) -> None:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._unacknowledged: deque[bytes] = deque()
         self._unacknowledged_bytes = 0
-        self._acknowledged = 0
         self._resend = 0
-        self.received = 0
-        self._received_bytes = 0
-        self._told = 0
 
     @property
     def is_attached(self) -> bool:
@@ -137,29 +169,48 @@ class Link:
             self._break(socket, error)
             return
         self._resend = len(self._unacknowledged)
-        self._told = -1
+        self._note_told()
         self._socket = socket
-        self._wake.set()
+        socket.listen(partial(self._receive, socket), partial(self._resume, socket))
+        self._schedule()
         try:
-            async with anyio.create_task_group() as group:
-                writing = anyio.CancelScope()
-                group.start_soon(self._write, socket, writing)
-                await self._read(socket)
-                writing.cancel()
+            await socket.wait_closed()
         finally:
             if self._socket is socket:
-                self._socket = None
+                self._detach()
 
     def cut(self) -> None:
         """Leave the present socket, if any; the link stays."""
         if self._socket is not None:
             self._socket.abort()
-            self._socket = None
+            self._detach()
 
     def reset(self, error: OrbitError) -> None:
         """Begin a new link: every call in flight ends with ``error``, nothing is sent again."""
+        self._begin_anew(error, set())
+
+    def renew(self, error: OrbitError, hello: bytes) -> None:
+        """Begin a new link with a hello; what the old one never sent of calls and events follows.
+
+        Calls that were sent end with ``error``: nobody knows what became of them.
+        """
+        parts = [*self._queue]
+        waiting = [
+            (*unpack_frame_header(header), payload)
+            for header, payload in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        unsent = {stream for kind, stream, _, _ in waiting if kind == Kind.OPEN}
+        unsent &= self.streams.keys()
+        self._begin_anew(error, unsent)
+        self.send(Kind.HELLO, 0, hello)
+        for kind, stream, fin, payload in waiting:
+            if kind == Kind.EVENT or stream in unsent:
+                self.send(kind, stream, payload, fin=fin)
+
+    def _begin_anew(self, error: OrbitError, spared: set[int]) -> None:
         for stream in [*self.streams.values(), *self.served.values()]:
-            stream.fail(error)
+            if stream.id not in spared:
+                stream.fail(error)
         self._start_over()
         self._room.set()
 
@@ -171,6 +222,8 @@ class Link:
             raise TooManyCalls(
                 f"{CALL_LIMIT} calls are in flight already: try again", retry_after=1.0
             )
+        if self._queued + self._unacknowledged_bytes > UNACKNOWLEDGED_LIMIT:
+            raise TooManyCalls("too much waits to be sent already: try again", retry_after=1.0)
         stream = Stream(self, self._next_id, deadline)
         self._next_id += 2
         self.streams[stream.id] = stream
@@ -182,7 +235,9 @@ class Link:
         self._queue.append(frame_header(kind, stream, len(payload), fin=fin))
         self._queue.append(payload)
         self._queued += len(payload) + 16
-        self._wake.set()
+        if self._queued + self._unacknowledged_bytes > HELD_LIMIT:
+            self._give_up()
+        self._schedule()
 
     def send_event(self, payload: bytes) -> bool:
         """Queue a notification, unless too much waits already."""
@@ -192,8 +247,8 @@ class Link:
         return True
 
     async def room(self) -> None:
-        """Wait until few enough bytes are queued for another body part."""
-        while self._queued > QUEUE_HIGH:
+        """Wait until few enough bytes are queued or unacknowledged for another body part."""
+        while self._queued > QUEUE_HIGH or self._unacknowledged_bytes > UNACKNOWLEDGED_HIGH:
             if self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
@@ -217,27 +272,63 @@ class Link:
         for stream in [stream for stream in self.streams.values() if stream.is_overdue(now)]:
             stream.cancel(error(stream.deadline))
 
+    def _give_up(self) -> None:
+        """Let go of a link whose peer acknowledges nothing, and of what is held for it."""
+        logger.warning("giving up a link: more than %d bytes wait for its peer", HELD_LIMIT)
+        self.is_broken = True
+        self._forget_messages()
+        self._room.set()
+        if self._socket is not None:
+            self._socket.abort()
+
     def _is_ours(self, stream: int) -> bool:
         return stream % 2 == self._first_id % 2
 
-    async def _write(self, socket: Socket, scope: anyio.CancelScope) -> None:
-        try:
-            with scope:
-                while True:
-                    await self._wake.wait()
-                    self._wake = anyio.Event()
-                    await self._drain(socket)
-                    self._flushed.set()
-        except TimeoutError:
-            logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
-            socket.abort()
-        except SocketClosed:
-            pass
+    def _detach(self) -> None:
+        self._socket = None
+        self._end_stall()
+        self._flushed.set()
 
-    async def _drain(self, socket: Socket) -> None:
-        while self._socket is socket and (message := self._next_message()) is not None:
-            with anyio.fail_after(STALL):
-                await socket.send(message)
+    def _schedule(self) -> None:
+        """Send in the next turn of the loop: what comes until then travels along."""
+        if not self._is_scheduled and self._socket is not None:
+            self._is_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._is_scheduled = False
+        socket = self._socket
+        if socket is None:
+            return
+        try:
+            while not socket.is_busy and (message := self._next_message()) is not None:
+                socket.write(message)
+        except SocketClosed:
+            return
+        if not self._queue:
+            self._flushed.set()
+        if socket.is_busy and self._stall is None:
+            self._watch(socket)
+
+    def _resume(self, socket: Socket) -> None:
+        if self._socket is socket:
+            self._end_stall()
+            self._drain()
+
+    def _watch(self, socket: Socket) -> None:
+        self._stall = self._loop.call_later(STALL, self._cut_stalled, socket, socket.unsent)
+
+    def _cut_stalled(self, socket: Socket, before: int) -> None:
+        if socket.unsent < before:
+            self._watch(socket)
+            return
+        logger.warning("the peer of a link took no data for %.0f s: cutting its socket", STALL)
+        socket.abort()
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     def _next_message(self) -> bytes | None:
         if self._resend:
@@ -262,23 +353,30 @@ class Link:
         return message
 
     def _acknowledgement(self) -> bytes | None:
-        if self.received - self._told < ACK_MESSAGES and self._received_bytes < ACK_BYTES:
+        if not (self._is_late or self._owes_acknowledgement()):
             return None
         self._note_told()
         return message_header(self.received)
 
+    def _owes_acknowledgement(self) -> bool:
+        return self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES
+
     def _note_told(self) -> None:
         self._told = self.received
         self._received_bytes = 0
+        self._is_late = False
 
-    async def _read(self, socket: Socket) -> None:
+    def _be_late(self) -> None:
+        self._late = None
+        if self.received > self._told:
+            self._is_late = True
+            self._schedule()
+
+    def _receive(self, socket: Socket, message: bytes) -> None:
+        if self._socket is not socket:
+            return
         try:
-            while self._socket is socket:
-                message = await socket.receive()
-                if self._socket is socket:
-                    self._take(message)
-        except SocketClosed:
-            pass
+            self._take(message)
         except ProtocolError as error:
             self._break(socket, error)
 
@@ -297,8 +395,10 @@ class Link:
         if not empty:
             self.received += 1
             self._received_bytes += len(message)
-            if self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES:
-                self._wake.set()
+            if self._owes_acknowledgement():
+                self._schedule()
+            elif self._late is None:
+                self._late = self._loop.call_later(ACK_DELAY, self._be_late)
 
     def _acknowledge(self, count: int) -> None:
         if count > self._acknowledged + len(self._unacknowledged):
@@ -306,6 +406,7 @@ class Link:
         while self._acknowledged < count:
             self._acknowledged += 1
             self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
+            self._room.set()
         self._resend = min(self._resend, len(self._unacknowledged))
 
     def _dispatch(self, frame: Frame) -> None:
@@ -359,8 +460,10 @@ class Link:
             with anyio.CancelScope() as stream.scope:
                 if stream.error is None:
                     await self._app(_scope(head), call.receive, call.send)
-        except ResponseAborted:
-            stream.cancel(InternalError("the handler failed after its response began"))
+        except ResponseAborted as aborted:
+            reason = aborted.__cause__
+            failed = InternalError("the handler failed after its response began")
+            stream.cancel(reason if isinstance(reason, OrbitError) else failed)
         except OrbitError as error:
             stream.cancel(error)
         except Exception:  # whatever a peer asks for must not end the link, which serves others too

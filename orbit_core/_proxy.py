@@ -1,24 +1,21 @@
 """Relay HTTP requests to endpoints: the hot path, kept free of middleware, tasks and copies."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 from starlette.types import Receive, Scope, Send
 
+from ._answer import CLIENT_LEFT, HOP_BY_HOP, Answer
 from ._frames import CHUNK, Headers, RequestHead
+from ._http import Connection
 from ._registry import Member, Registry
-from ._server import Connection
 from ._stream import Stream
 from .auth import COOKIE
 from .errors import (
     BadRequest,
     BodyTooLarge,
-    ConnectionLost,
     Forbidden,
     OrbitError,
     RequestTimeout,
@@ -32,24 +29,14 @@ BODY_TIMEOUT = 60.0
 
 TIMEOUT_HEADER = b"orbit-timeout"
 
-_HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-authenticate proxy-authorization te trailer "
-    b"transfer-encoding upgrade".split()
-)
-_NOT_FORWARDED = _HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
-# An endpoint answers on the bridge's own origin: it may not set the bridge's cookies there, and a
-# page of its making may not run scripts there.
-_NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"content-security-policy", b"x-content-type-options"}
-_NO_NAME = re.compile(rb'[\x00-\x20\x7f()<>@,;:\[\]={}\\"/?]')
-_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_ADDED: Headers = [
-    (b"content-security-policy", b"sandbox"),
-    (b"x-content-type-options", b"nosniff"),
-]
+_NOT_FORWARDED = HOP_BY_HOP | {b"authorization", b"expect", TIMEOUT_HEADER}
 
 
 class Proxy:
-    """Relay requests to the registered endpoints; ``statuses`` counts the answers."""
+    """Relay requests to the registered endpoints.
+
+    ``statuses`` counts the answers; ``callers`` has the token behind each connection in a call.
+    """
 
     def __init__(self, registry: Registry, *, max_body: int, timeout: float) -> None:
         """Refuse bodies over ``max_body`` bytes (0: no limit); ``timeout`` is the deadline."""
@@ -57,10 +44,14 @@ class Proxy:
         self._max_body = max_body
         self._timeout = timeout
         self.statuses: Counter[int] = Counter()
+        self.callers: dict[Connection, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay one request; every failure has the error document."""
-        answer = _Answer(scope, send)
+        answer = Answer(scope, send)
+        connection: Connection | None = scope.get("orbit.connection")
+        if connection is not None:
+            self.callers[connection] = scope["orbit.principal"].token_id
         try:
             await self._relay(scope, receive, answer)
         except OrbitError as error:
@@ -69,11 +60,22 @@ class Proxy:
             else:
                 answer.status = error.status_code
                 await error_reply(error)(scope, receive, send)
+        finally:
+            if connection is not None:
+                del self.callers[connection]
         self.statuses[answer.status] += 1
 
-    async def _relay(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+    async def _relay(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         principal: Principal = scope["orbit.principal"]
         member = self._member(scope, principal)
+        member.count_in(principal.owner)
+        try:
+            await self._call(member, scope, receive, answer)
+        finally:
+            member.count_out(principal.owner)
+
+    async def _call(self, member: Member, scope: Scope, receive: Receive, answer: Answer) -> None:
+        principal: Principal = scope["orbit.principal"]
         headers, length, timeout = self._request_headers(scope["headers"])
         head = RequestHead(
             scope["method"],
@@ -109,9 +111,10 @@ class Proxy:
         raw, plain = scope["raw_path"], b"/" + name.encode()
         if raw != plain and not raw.startswith(plain + b"/"):
             raise UnknownEndpoint(f"no endpoint is connected as {scope['raw_path']!r}")
-        if principal.endpoint is not None and member.applicant.owner != principal.owner:
+        if not member.serves(principal):
             raise Forbidden(
-                f"endpoint {principal.endpoint} may only call endpoints of {principal.owner}"
+                f"endpoint {name} takes calls of its owner alone: ask to have it started with "
+                "--shared, or use an endpoint of your own"
             )
         return member
 
@@ -159,72 +162,14 @@ class Proxy:
             stream.cancel(error)
 
 
-class _Answer:
-    """Pass a stream's response on to the client."""
-
-    __slots__ = ("_connection", "_send", "error", "status")
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._send = send
-        self._connection: Connection | None = scope.get("orbit.connection")
-        self.status = 0
-        self.error: OrbitError | None = None
-
-    async def follow(self, stream: Stream) -> None:
-        """Pass everything on; a client that leaves ends the call."""
-        if self._connection is not None:
-            self._connection.on_lost = partial(stream.cancel, _CLIENT_LEFT)
-        try:
-            head = await stream.response()
-            headers = [pair for pair in head.headers if pair[0].lower() not in _NOT_RETURNED]
-            start = {
-                "type": "http.response.start",
-                "status": head.status,
-                "headers": headers + _ADDED,
-            }
-            _check_answer(head.status, headers)
-            await self._send(start)
-            self.status = head.status
-            while True:
-                body = await stream.read()
-                more = not stream.at_end
-                await self._send({"type": "http.response.body", "body": body, "more_body": more})
-                if not more:
-                    return
-        finally:
-            if self._connection is not None:
-                self._connection.on_lost = None
-            stream.cancel(_CLIENT_LEFT)
-
-    async def abort(self, error: OrbitError) -> None:
-        """Cut an answer short so that the client can tell: it must not look complete."""
-        if self._connection is None:
-            raise error
-        self._connection.abort()
-        await anyio.lowlevel.checkpoint()
-
-
-_CLIENT_LEFT = ConnectionLost("the client left")
-
-
 async def _receive(receive: Receive) -> dict[str, Any]:
     """Return the next body part. Raises RequestTimeout, ConnectionLost."""
     with anyio.move_on_after(BODY_TIMEOUT):
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _CLIENT_LEFT
+            raise CLIENT_LEFT
         return {"body": message.get("body", b""), "more_body": message.get("more_body", False)}
     raise RequestTimeout(f"the body of this request stood still for {BODY_TIMEOUT:.0f} s")
-
-
-def _check_answer(status: int, headers: Headers) -> None:
-    """Refuse an endpoint's answer that is no HTTP, before anything of it is sent."""
-    names, values = (
-        b"".join([name for name, _ in headers]),
-        b"".join([value for _, value in headers]),
-    )
-    if _NO_NAME.search(names) or _NO_VALUE.search(values) or not 200 <= status <= 599:
-        raise OrbitError.from_reply(502, "", "the endpoint's answer has an invalid head")
 
 
 def _target(scope: Scope, name: str) -> bytes:

@@ -1,13 +1,22 @@
 """Let endpoints in: check the handshake of ``/register`` and run the link on its WebSocket."""
 
+import anyio
 from starlette.types import Receive, Scope, Send
 
 from ._frames import LINK_VERSION
-from ._link import SocketClosed
+from ._rates import RateLimit
 from ._registry import Applicant, Registry
-from ._server import Connection
+from ._server import SocketProtocol
 from .auth import ANYBODY, Authenticator
-from .errors import BadRequest, Forbidden, OrbitError, UnknownRoute
+from .errors import (
+    BadRequest,
+    ConnectionLost,
+    Forbidden,
+    OrbitError,
+    TooManyRequests,
+    Unavailable,
+    UnknownRoute,
+)
 from .models import RESERVED_NAMES, Role, check_name
 from .web import error_reply
 
@@ -21,6 +30,16 @@ VERSION = "orbit-link-version"
 """Handshake headers: the request's name, process, resume key and count of messages received; the
 answer's resume key and, if the earlier link goes on, count of messages received."""
 
+ADMISSIONS, ADMISSION_BURST = 250.0, 1.0
+"""Endpoints let in a second, and the seconds' worth of them that are let in at once: a thousand
+that come back together cost four seconds of half a processor."""
+
+JOINS, JOIN_BURST = 0.5, 20.0
+"""The same for one endpoint, whose coming and going everybody is told."""
+
+PATIENCE = 5.0
+"""Seconds for which a handshake may wait for its turn; it must be less than any peer waits."""
+
 
 class Registrar:
     """Be the WebSocket side of a bridge."""
@@ -29,24 +48,42 @@ class Registrar:
         """Admit to ``registry`` whom ``authenticator`` knows as an endpoint."""
         self._registry = registry
         self._authenticator = authenticator
+        self._admissions = RateLimit(ADMISSIONS, ADMISSION_BURST)
+        self._joins = RateLimit(JOINS, JOIN_BURST)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit one endpoint, or refuse it with the error document, and carry its link."""
         await receive()
         try:
-            applicant, received = self._applicant(scope)
+            applicant, _ = self._applicant(scope)
+            if wait := self._turn(applicant):
+                await _wait_for_turn(wait, receive)
+            applicant, received = self._applicant(scope)  # its token may have ended meanwhile
             member, resumed = self._registry.admit(applicant)
         except OrbitError as error:
-            await _refuse(error, send)
+            await _refuse(error, scope["orbit.socket"], send)
             return
         headers = [(RESUME_KEY, member.resume_key), (VERSION, str(LINK_VERSION))]
         if resumed:
             headers.append((RECEIVED, str(member.link.received)))
         encoded = [(name.encode(), value.encode()) for name, value in headers]
         await send({"type": "websocket.accept", "headers": encoded})
-        socket = _AsgiSocket(scope["orbit.connection"], receive, send)
+        socket: SocketProtocol = scope["orbit.socket"]
         await self._registry.carry(member, socket, received if resumed else 0)
         socket.abort()
+
+    def _turn(self, applicant: Applicant) -> float:
+        """Return the seconds to an applicant's turn. Raises TooManyRequests, Unavailable."""
+        own = self._joins.take(f"{applicant.owner} {applicant.name}", PATIENCE)
+        if own > PATIENCE:
+            raise TooManyRequests(
+                f"endpoint {applicant.name} joins over and over: wait, and see why its link breaks",
+                retry_after=own,
+            )
+        wait = self._admissions.take("", PATIENCE)
+        if wait > PATIENCE:
+            raise Unavailable("very many endpoints are joining: wait", retry_after=wait)
+        return max(own, wait)
 
     def _applicant(self, scope: Scope) -> tuple[Applicant, int]:
         if scope["path"] != PATH:
@@ -84,7 +121,14 @@ def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) < 20
 
 
-async def _refuse(error: OrbitError, send: Send) -> None:
+async def _wait_for_turn(seconds: float, receive: Receive) -> None:
+    """Wait. Raises ConnectionLost if the applicant leaves: it can do nothing else meanwhile."""
+    with anyio.move_on_after(seconds):
+        await receive()
+        raise ConnectionLost("the endpoint left before its turn came")
+
+
+async def _refuse(error: OrbitError, socket: SocketProtocol, send: Send) -> None:
     reply = error_reply(error)
     await send(
         {
@@ -94,28 +138,4 @@ async def _refuse(error: OrbitError, send: Send) -> None:
         }
     )
     await send({"type": "websocket.http.response.body", "body": bytes(reply.body)})
-
-
-class _AsgiSocket:
-    """Be a link's socket on an ASGI WebSocket."""
-
-    def __init__(self, connection: Connection, receive: Receive, send: Send) -> None:
-        self._connection = connection
-        self._receive = receive
-        self._send = send
-
-    async def send(self, message: bytes) -> None:
-        try:
-            await self._send({"type": "websocket.send", "bytes": message})
-        except OSError:
-            raise SocketClosed from None
-
-    async def receive(self) -> bytes:
-        message = await self._receive()
-        body = message.get("bytes")
-        if message["type"] != "websocket.receive" or body is None:
-            raise SocketClosed
-        return bytes(body)
-
-    def abort(self) -> None:
-        self._connection.abort()
+    socket.handshake_complete = True  # or uvicorn logs it as an error that nobody answered

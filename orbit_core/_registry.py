@@ -3,17 +3,18 @@
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 import anyio
 import attrs
-from anyio.abc import TaskGroup
 from starlette.types import ASGIApp
 
 from ._codec import from_wire, to_data
 from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
-from ._link import Link, Socket
+from ._link import CALL_LIMIT, Link, Socket
+from ._tasks import Starter
 from ._wire_events import unpack_event
 from .errors import (
     DeadlineExceeded,
@@ -21,6 +22,7 @@ from .errors import (
     InvalidBody,
     NameInUse,
     OrbitError,
+    TooManyRequests,
     UnknownEndpoint,
 )
 from .models import (
@@ -44,6 +46,10 @@ HELLO_TIMEOUT = 10.0
 
 FLUSH_TIMEOUT = 1.0
 
+OWNER_LIMIT = CALL_LIMIT // 4
+"""Calls to one endpoint that the tokens of one owner may have in flight, so that others can, too.
+"""
+
 EXPIRY_INTERVAL = 0.25
 """Seconds between looks for overdue calls."""
 
@@ -52,11 +58,12 @@ Deliver = Callable[[Notification], None]
 
 @attrs.frozen
 class Hello:
-    """Say who joins."""
+    """Say who joins, and whether everybody may call it."""
 
     role: str = "standalone"
     version: str = ""
     plugins: dict[str, PluginInfo] = attrs.field(factory=dict)
+    shared: bool = False
 
 
 @attrs.frozen
@@ -81,29 +88,54 @@ class Member:
     since: float = attrs.field(factory=time.time)
     admitted: float = attrs.field(factory=time.monotonic)
     info: EndpointInfo | None = None
+    shared: bool = False
     packed: bytes = b""
     suspect_since: float | None = None
     notifications: int = 0
+    callers: Counter[str] = attrs.field(factory=Counter)
     descriptions: HostDescription | None = None
+    inquiry: anyio.Lock = attrs.field(factory=anyio.Lock)
+    silent_until: float = 0.0
 
     @property
     def name(self) -> str:
         """Return the endpoint's name."""
         return self.applicant.name
 
+    def count_in(self, owner: str) -> None:
+        """Count one more call of ``owner`` in flight. Raises TooManyRequests."""
+        if self.callers[owner] >= OWNER_LIMIT:
+            raise TooManyRequests(
+                f"{OWNER_LIMIT} calls of yours to {self.name} are in flight: wait for some",
+                retry_after=1.0,
+            )
+        self.callers[owner] += 1
+
+    def count_out(self, owner: str) -> None:
+        """Count a call of ``owner`` that is over."""
+        self.callers[owner] -= 1
+        if not self.callers[owner]:
+            del self.callers[owner]
+
+    def serves(self, principal: Principal) -> bool:
+        """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""
+        return (
+            self.shared or principal.owner == self.applicant.owner or principal.role is Role.ADMIN
+        )
+
 
 class Registry:
     """Register endpoints, find their links, and announce changes, coalesced."""
 
-    def __init__(self, deliver: Deliver, grace: float, group: TaskGroup) -> None:
-        """Pass the endpoints' notifications to ``deliver`` and run their links in ``group``.
+    def __init__(self, deliver: Deliver, grace: float, tasks: Starter) -> None:
+        """Pass the endpoints' notifications to ``deliver`` and run their calls as ``tasks``.
 
         ``grace`` is the seconds that an endpoint without a socket stays ``suspect``.
         """
         self._app: Callable[[Principal], ASGIApp]
         self._deliver = deliver
         self._grace = grace
-        self._group = group
+        self._tasks = tasks
         self._members: dict[str, Member] = {}
         self._changed: set[str] = set()
         self._change = anyio.Event()
@@ -195,7 +227,7 @@ class Registry:
         member = Member(applicant, resume_key)
         principal = Principal(applicant.owner, Role.ENDPOINT, applicant.token_id, applicant.name)
         member.link = Link(
-            self._app(principal), self._group, partial(self._hear, member), first_id=2
+            self._app(principal), self._tasks, partial(self._hear, member), first_id=2
         )
         self._members[member.name] = member
         return member
@@ -207,7 +239,7 @@ class Registry:
             case Kind.EVENT:
                 self._event(member, payload)
             case Kind.SHUTDOWN:
-                self._group.start_soon(self._leave, member)
+                self._tasks.start_soon(self._leave, member)
 
     def _welcome(self, member: Member, payload: memoryview) -> None:
         try:
@@ -215,6 +247,7 @@ class Registry:
         except InvalidBody as error:
             raise ProtocolError(error.detail) from None
         member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
+        member.shared = hello.shared
         self._note(member)
         known = [member.packed for member in self._members.values() if member.info is not None]
         member.link.send(Kind.WELCOME, 0, pack_joined(known))

@@ -1,36 +1,33 @@
 """Serve an ASGI application with uvicorn, hardened against clients that stall.
 
-What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a request whose
-head never ends, a peer that takes no data, a socket that stays after its handler returned, frames
-compressed to bombs.
+What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a peer that
+takes no data, a socket that stays after its handler returned, frames compressed to bombs; and in
+`_http` a request whose head never ends.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import socket
 import ssl
-from collections import Counter
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ._frames import SOCKET_LIMIT
+from ._http import HttpProtocol
+from ._link import SocketClosed
 from .config import BridgeConfig, check_private
 from .errors import ConfigError
-
-HEAD_TIMEOUT = 5.0
-"""Seconds in which a connection must show a whole request head."""
-
-HEADLESS_LIMIT = 64
-"""Connections per address that may be without a first request at one time."""
 
 TLS_HANDSHAKE_TIMEOUT = 5.0
 
@@ -41,85 +38,97 @@ PING_INTERVAL, PING_TIMEOUT = 20.0, 60.0
 """Seconds; lenient, so that a plugin that blocks its endpoint's loop makes it busy, not lost."""
 
 
-class Connection:
-    """Let an application hear that its client left, and cut a client that takes no data."""
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """Be a link's socket: hand messages over as they come, once somebody listens.
 
-    __slots__ = ("_transport", "on_lost")
+    The way through ASGI costs every message a queue, a task's turn and two system calls.
+    """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        """Stand for ``transport``; ``on_lost`` is called once when it goes, if set."""
-        self._transport = transport
-        self.on_lost: Callable[[], None] | None = None
+    _receive: Callable[[bytes], None] | None = None
+    _resume: Callable[[], None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Tell whether the transport's buffer is full."""
+        return not self.writable.is_set()
+
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes wait for the endpoint."""
+        return unsent_bytes(self.transport)
+
+    def listen(self, receive: Callable[[bytes], None], resume: Callable[[], None]) -> None:
+        """Hand over what came already and what comes from now on."""
+        self._receive, self._resume = receive, resume
+        while not self.queue.empty():
+            message = self.queue.get_nowait()
+            if message["type"] == "websocket.receive":
+                self._hand_over(message.get("bytes"))
+            else:
+                self.queue.put_nowait(message)
+                break
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def write(self, message: bytes) -> None:
+        """Send one message. Raises SocketClosed."""
+        if self.disconnected or self.close_sent or self.transport.is_closing():
+            raise SocketClosed
+        self.conn.send_binary(message)
+        for data in self.conn.data_to_send():
+            self.transport.write(data)
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer is gone."""
+        while (await self.queue.get())["type"] != "websocket.disconnect":
+            pass
 
     def abort(self) -> None:
-        """Drop the connection and what waits to be sent on it."""
-        self._transport.abort()
+        """Cut the connection."""
+        self.transport.abort()
 
-    def lost(self) -> None:
-        """Tell whoever listens."""
-        if self.on_lost is not None:
-            self.on_lost()
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """Give every request its connection, and every head a deadline."""
-
-    headless: ClassVar[Counter[str]] = Counter()
-    connection: Connection
-    _head_timer: asyncio.TimerHandle | None = None
-    _is_headless = False
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the deadline, or drop the connection if its address has too many waiting."""
-        super().connection_made(transport)
-        self.connection = Connection(transport)
-        self._address = self.client[0] if self.client else ""
-        self.headless[self._address] += 1
-        self._is_headless = True
-        if self.headless[self._address] > HEADLESS_LIMIT:
-            transport.abort()
-        self._start_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the application."""
-        self._head_arrived()
-        super().connection_lost(exc)
-        self.connection.lost()
-
-    def on_message_begin(self) -> None:
-        """Put the connection where the application finds it."""
-        super().on_message_begin()
-        self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
-        if self._head_timer is None:
-            self._start_timer()
-
-    def on_headers_complete(self) -> None:
-        """End the deadline."""
-        self._head_arrived()
-        super().on_headers_complete()
-
-    def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.abort)
-
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-        if self._is_headless:
-            self._is_headless = False
-            self.headless[self._address] -= 1
-            if not self.headless[self._address]:
-                del self.headless[self._address]
-
-
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """Give every WebSocket its connection."""
+    def resume_writing(self) -> None:
+        """Tell the link that the buffer has room again."""
+        super().resume_writing()
+        if self._resume is not None:
+            self._resume()
 
     def handle_connect(self, event: Any) -> None:
-        """Put the connection where the application finds it."""
+        """Put the socket where the application finds it."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
-            self.scope["orbit.connection"] = Connection(self.transport)  # type: ignore[typeddict-unknown-key]
+            self.scope["orbit.socket"] = self  # type: ignore[typeddict-unknown-key]
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message over, or keep it until somebody listens."""
+        if self._receive is None:
+            super().send_receive_event_to_app()
+            return
+        message = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        self._hand_over(None if self.curr_msg_data_type == "text" else message)
+
+    def _hand_over(self, message: bytes | None) -> None:
+        assert self._receive is not None
+        if message is None:  # text, which no endpoint sends
+            self.abort()
+        else:
+            self._receive(message)
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes wait in a transport and, where the system tells, in its socket.
+
+    What a socket holds (Linux, tcp(7), SIOCOUTQ) may take a slow network longer than a minute.
+    """
+    waiting = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError, ValueError):
+        answer = fcntl.ioctl(
+            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
+        )
+        waiting += int.from_bytes(answer, sys.byteorder)
+    return waiting
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,8 @@ from .errors import InvalidBody, SessionExpired
 class PluginSession:
     """Hold one client's state inside one plugin; plain async methods that know nothing of HTTP.
 
-    ``owner`` (None: everybody's) and ``notify`` are set by the host before `start` is called.
+    ``owner`` (None: everybody's), ``notify`` and ``_plugin``, the plugin instance, are set by the
+    host before `start` is called.
     """
 
     def __init__(self, sid: str, /, **settings: Any) -> None:
@@ -22,6 +23,7 @@ class PluginSession:
         self.is_active = True
         self.owner: str | None = None
         self.notify: Callable[[str, Any], None] = lambda topic, data: None
+        self._plugin: Any = None
 
     async def start(self, *, restored: bool) -> None:
         """Begin work; ``restored`` tells that the session existed before the host was restarted."""

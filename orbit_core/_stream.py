@@ -1,5 +1,6 @@
 """Carry one call over a link: a request and its body one way, a response and its body back."""
 
+import asyncio
 import time
 from collections import deque
 from typing import Protocol
@@ -21,6 +22,10 @@ from .errors import OrbitError
 
 WINDOW = 1024 * 1024
 """Bytes of body that a sender may be ahead of the reader, per stream and direction."""
+
+
+SMALL = 16 * 1024
+"""Bytes of body up to which a response is sent even if much waits already."""
 
 
 class FrameSink(Protocol):
@@ -47,7 +52,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_arrived", "_credit", "_credited", "_event", "_received_all", "_sent_all", "_sink",
+        "_arrival", "_arrived", "_credit", "_leave", "_received_all", "_sent_all", "_sink",
         "_taken", "_unread", "deadline", "error", "head", "id", "progress", "scope",
     )  # fmt: skip
 
@@ -66,8 +71,8 @@ class Stream:
         self._received_all = False
         self._sent_all = False
         self._credit = WINDOW
-        self._event: anyio.Event | None = None
-        self._credited: anyio.Event | None = None
+        self._arrival: asyncio.Future[None] | None = None
+        self._leave: asyncio.Future[None] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -87,6 +92,8 @@ class Stream:
 
     async def respond(self, head: ResponseHead, body: bytes, *, fin: bool) -> None:
         """Send the response's head and body, or its first part. Raises the stream's error."""
+        if len(body) > SMALL:
+            await self._sink.room()
         self._check()
         self.head = head
         first = body[:CHUNK]
@@ -127,15 +134,15 @@ class Stream:
 
     async def write(self, body: bytes, *, fin: bool) -> None:
         """Send a body part of any size as the peer takes it. Raises the stream's error."""
-        view = memoryview(body)
-        while view:
+        position = 0
+        while position < len(body):
             await self._sink.room()
             await self._wait_for_credit()
-            part = view[: min(CHUNK, self._credit)]
-            view = view[len(part) :]
+            part = body[position : position + min(CHUNK, self._credit)]  # the whole is no copy
+            position += len(part)
             self._credit -= len(part)
             self.progress = time.monotonic()
-            self._sink.send(Kind.DATA, self.id, bytes(part), fin=fin and not view)
+            self._sink.send(Kind.DATA, self.id, part, fin=fin and position == len(body))
         if fin and not body:
             self._check()
             self._sink.send(Kind.DATA, self.id, b"", fin=True)
@@ -154,9 +161,8 @@ class Stream:
         """End the stream here without telling the peer."""
         if self.error is None and not self.is_over:
             self.error = error
-            self._wake()
-            if self._credited is not None:
-                self._credited.set()
+            _wake(self._arrival)
+            _wake(self._leave)
             if self.scope is not None:
                 self.scope.cancel()
         self._sink.forget(self)
@@ -177,15 +183,14 @@ class Stream:
         if body:
             self._arrived.append(body)
         self._received_all = fin
-        self._wake()
+        _wake(self._arrival)
         self._end_if_over()
 
     def accept_credit(self, count: int) -> None:
         """Take the peer's leave to send ``count`` more bytes."""
         self._credit = min(self._credit + count, WINDOW)
         self.progress = time.monotonic()
-        if self._credited is not None:
-            self._credited.set()
+        _wake(self._leave)
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether a caller has waited too long for its response's head."""
@@ -200,16 +205,17 @@ class Stream:
             self._sink.forget(self)
 
     async def _wait(self) -> None:
-        self._event = anyio.Event()
-        await self._event.wait()
-
-    def _wake(self) -> None:
-        if self._event is not None:
-            self._event.set()
+        self._arrival = asyncio.get_running_loop().create_future()
+        await self._arrival
 
     async def _wait_for_credit(self) -> None:
         self._check()
         while self._credit <= 0:
-            self._credited = anyio.Event()
-            await self._credited.wait()
+            self._leave = asyncio.get_running_loop().create_future()
+            await self._leave
             self._check()
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

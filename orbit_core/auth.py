@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 COOKIE = "orbit_session"
 
+COOKIES = 100
+"""Cookies that one token may have at one time; the oldest is forgotten for one more."""
+
 FAILURES = 10
 FAILURE_WINDOW = 60.0
 """Wrong tokens that one address may show in so many seconds before it hears 429."""
@@ -43,10 +46,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 @attrs.frozen
 class _Kept:
-    """Hold what the disk holds: a token's description and the SHA-256 of its text."""
+    """Hold what the disk holds: a token's description and the SHA-256 of its text.
+
+    ``is_given`` says that the text was given to the bridge and not made by it.
+    """
 
     token: Token
     digest: str
+    is_given: bool = False
 
 
 class Tokens:
@@ -89,11 +96,12 @@ class Tokens:
             check_name(endpoint, "endpoint name", reserved=RESERVED_NAMES)
         if expires is not None and not 0 < expires < math.inf:
             raise BadRequest(f"a token expires after a positive number of seconds, not {expires}")
+        is_given = text is not None
         text = text or "orbit_" + secrets.token_urlsafe(32)
         now = time.time()
         until = None if expires is None else now + expires
         token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint)
-        await self._keep(_Kept(token, _digest(text)))
+        await self._keep(_Kept(token, _digest(text), is_given))
         return token, text
 
     async def _keep(self, kept: _Kept) -> None:
@@ -117,6 +125,13 @@ class Tokens:
             digest: kept for digest, kept in self._by_digest.items() if kept.token.id != token_id
         }
         self._ended(token_id)
+
+    async def forget_given(self, *, but: str | None) -> None:
+        """Revoke every token whose text was given, save ``but``."""
+        kept = [kept for kept in self._by_digest.values() if kept.is_given]
+        for former in kept:
+            if but is None or former.digest != _digest(but):
+                await self._forget(former.token.id)
 
     def list(self) -> list[Token]:
         """Return the tokens, oldest first."""
@@ -192,13 +207,14 @@ class Authenticator:
         self._cookie_ttl = cookie_ttl
         self._cookies: dict[str, tuple[str, float]] = {}
         self._guesses = Guesses()
+        tokens.on_end(self._close_cookies)
 
     def principal(self, headers: Headers, address: str) -> Principal:
         """Return who the headers speak for. Raises Unauthorized, Forbidden, TooManyRequests."""
         return _principal(self.token(headers, address)) if self.enabled else ANYBODY
 
-    def token(self, headers: Headers, address: str) -> Token:
-        """Return the token that the headers show, by bearer or cookie."""
+    def token(self, headers: Headers, address: str, *, by_cookie: bool = True) -> Token:
+        """Return the token that the headers show, by bearer or, unless not so, by cookie."""
         bearer = cookie = origin = host = b""
         for name, value in headers:
             match name:
@@ -214,25 +230,37 @@ class Authenticator:
             scheme, _, text = bearer.decode("latin-1").partition(" ")
             found = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
         else:
-            found = self._by_cookie(cookie)
+            found = self._by_cookie(cookie) if by_cookie else None
             if found is not None and origin and origin.partition(b"://")[2] != host:
                 raise Forbidden("this cookie is not for pages of another origin")
         if found is None:
-            self._refuse(bearer or cookie, address)
+            self._refuse(bearer or (cookie if by_cookie else b""), address)
         return found
 
     def open_cookie(self, token: Token) -> tuple[str, float]:
         """Return a new random cookie for ``token`` and its seconds to live."""
         now = time.monotonic()
         self._cookies = {key: kept for key, kept in self._cookies.items() if kept[1] > now}
+        others = [key for key, (token_id, _) in self._cookies.items() if token_id == token.id]
+        for key in others[: 1 - COOKIES]:
+            del self._cookies[key]
         value = secrets.token_urlsafe(32)
         self._cookies[_digest(value)] = (token.id, now + self._cookie_ttl)
         return value, self._cookie_ttl
 
-    def close_cookie(self, headers: Headers) -> None:
-        """Forget the cookie that the headers show, if any."""
-        value = _cookie_value(dict(headers).get(b"cookie", b""))
-        self._cookies.pop(_digest(value), None)
+    def cookie(self, headers: Headers) -> str:
+        """Return what the cookie that the headers show is kept under, if any."""
+        key = _digest(_cookie_value(dict(headers).get(b"cookie", b"")))
+        return key if key in self._cookies else ""
+
+    def close_cookie(self, headers: Headers) -> str:
+        """Forget the cookie that the headers show, and return what `cookie` said of it."""
+        key = self.cookie(headers)
+        self._cookies.pop(key, None)
+        return key
+
+    def _close_cookies(self, token_id: str) -> None:
+        self._cookies = {key: kept for key, kept in self._cookies.items() if kept[0] != token_id}
 
     def _by_cookie(self, header: bytes) -> Token | None:
         value = _cookie_value(header)

@@ -1,6 +1,8 @@
 """Be the public hub: let endpoints in, relay requests to them, fan notifications out."""
 
 import logging
+import math
+import random
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,30 +15,41 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ._bridge_routes import BridgeRoutes
+from ._bridge_routes import OPEN_PATHS, BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
 from ._host import PluginHost, open_host
+from ._http import Connection
 from ._metrics import BridgeCollector
 from ._proxy import Proxy
+from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
-from ._server import Connection, check_exposure, serve
+from ._server import check_exposure, serve
+from ._tasks import open_light_tasks, open_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
-from .errors import BadRequest, Forbidden, OrbitError
+from .errors import BadRequest, Forbidden, OrbitError, TooManyRequests
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
 from .web import Site, error_reply
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
-"""Paths that need no token."""
-
 TOKEN_SWEEP = 1.0
 """Seconds between looks for expired tokens."""
+
+BURST = 1.0
+"""Seconds' worth of requests that a caller may make at once."""
+
+PACED = 0.02
+"""Seconds for which a request over the rate may wait for its turn; later ones are refused."""
+
+REFUSED = 0.25, 0.75
+"""Bounds in seconds of the random time for which such a refusal is held back: who does not wait as
+asked is slowed all the same, and its connections do not come all at once.
+"""
 
 
 class FanOut:
@@ -73,7 +86,9 @@ class Bridge:
         )
         self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
         self.collector = BridgeCollector(registry, self.proxy, self.ring)
-        self.listeners: dict[Connection, str] = {}
+        self.listeners: dict[Connection, tuple[str, str]] = {}
+        self._callers = RateLimit(config.rate_limit or math.inf, BURST)
+        self._warnings = RateLimit(1 / 60, 0)
         self._registrar = Registrar(registry, self.authenticator)
         self._site: Site | None = None
 
@@ -91,6 +106,14 @@ class Bridge:
 
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose principal is known."""
+        caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
+        wait = self._callers.take(caller, PACED)
+        if wait > PACED:
+            await anyio.sleep(random.uniform(*REFUSED))
+            await error_reply(self._too_many(caller, wait))(scope, receive, send)
+            return
+        if wait:
+            await anyio.sleep(wait)
         if not scope["path"].startswith("/"):
             error = BadRequest(f"{scope['path']!r} is no path: it must begin with a slash")
             await error_reply(error)(scope, receive, send)
@@ -133,24 +156,38 @@ class Bridge:
         }
 
     def cut_token(self, token_id: str) -> None:
-        """Cut the links and listeners that a token opened."""
+        """Cut the links, calls and listeners that a token opened."""
         for member in self.registry.members:
             if member.applicant.token_id == token_id:
                 self.registry.remove(
                     member.name, Forbidden(f"the token of endpoint {member.name} was revoked")
                 )
-        for connection, owner in list(self.listeners.items()):
-            if owner == token_id:
+        for connection, caller in list(self.proxy.callers.items()):
+            if caller == token_id:
+                connection.abort()
+        self.cut_listeners(token_id)
+
+    def cut_listeners(self, key: str) -> None:
+        """Cut the listeners that a token, or a cookie, let in."""
+        for connection, keys in list(self.listeners.items()):
+            if key in keys:
                 connection.abort()
 
+    def _too_many(self, caller: str, wait: float) -> OrbitError:
+        if not self._warnings.take(caller):
+            logger.warning("%s asks too often: answering 429", caller)
+        return TooManyRequests(
+            f"you make more than {self.config.rate_limit:g} requests a second: wait",
+            retry_after=wait,
+        )
+
     def _principal(self, scope: Scope) -> Principal:
-        address = scope["client"][0] if scope["client"] else ""
         if not self.authenticator.enabled:
             _check_host(scope, self.config)
         try:
-            principal = self.authenticator.principal(scope["headers"], address)
+            principal = self.authenticator.principal(scope["headers"], _address(scope))
         except OrbitError:
-            if scope["path"] in OPEN_PATHS or scope["method"] == "OPTIONS":
+            if scope["path"] in OPEN_PATHS:
                 return _NOBODY
             raise
         if principal.role is Role.ENDPOINT and scope["path"] not in OPEN_PATHS:
@@ -169,6 +206,10 @@ def topology_entry(info: EndpointInfo) -> dict[str, Any]:
     }
 
 
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope["client"] else ""
+
+
 def _check_host(scope: Scope, config: BridgeConfig) -> None:
     """Refuse other sites' names for a bridge without authentication, which pages could else use."""
     host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
@@ -181,25 +222,29 @@ def _check_host(scope: Scope, config: BridgeConfig) -> None:
 
 @asynccontextmanager
 async def open_bridge(
-    config: BridgeConfig, settings: Mapping[str, dict[str, Any]] | None = None
+    config: BridgeConfig,
+    settings: Mapping[str, dict[str, Any]] | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[Bridge]:
     """Run a bridge while the context is open.
 
-    ``settings`` holds the hosted plugins' sections. Raises ConfigError, StateInUse.
+    ``settings`` holds the hosted plugins' sections; ``token``, or else ``ORBIT_TOKEN``, is accepted
+    as an administrator's. Raises ConfigError, StateInUse.
     """
     check_exposure(config)
     state_dir = config.state_dir or state_home() / "bridge"
     host_info = HostInfo(HostRole.BRIDGE)
     async with (
         open_host("bridge", host_info, state_dir) as host,
-        anyio.create_task_group() as group,
+        open_light_tasks() as calls,
+        open_tasks() as group,
     ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
-        registry = Registry(host.hooks.notify, config.grace, group)
+        registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
-        await _first_token(tokens, state_dir)
+        await _first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
         tokens.on_end(bridge.cut_token)
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
@@ -212,12 +257,14 @@ async def open_bridge(
             bridge.url = url
             await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
             yield bridge
-        group.cancel_scope.cancel()
 
 
-async def _first_token(tokens: Tokens, state_dir: Path) -> None:
-    """Accept ``ORBIT_TOKEN`` as an administrator's, or make one on the first start."""
-    given = setting("ORBIT_TOKEN")
+async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
+    """Accept the token that is given as an administrator's, or make one on the first start.
+
+    One that was given to an earlier process, and is not to this, is accepted no more.
+    """
+    await tokens.forget_given(but=given)
     if given is not None:
         if tokens.find(given) is None:
             await tokens.create(Role.ADMIN, "admin", text=given)

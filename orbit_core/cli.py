@@ -3,14 +3,15 @@
 import json
 import logging
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ._guard import load
 from .command import json_option, open_client, show, table
-from .errors import OrbitError
+from .errors import ConfigError, OrbitError
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,30 @@ class _WithPlugins(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         own = super().get_command(ctx, cmd_name)
         for entry in entry_points(group=COMMANDS, name=cmd_name) if own is None else ():
-            try:
-                own = entry.load()
-            except ImportError as error:
-                raise click.ClickException(
-                    f"the command {cmd_name} cannot be loaded: {error}"
-                ) from error
+            own = _loaded(entry)
         return own
+
+
+def _loaded(entry: EntryPoint) -> click.Command:
+    """Return a plugin's command, or one that tells why that cannot be loaded."""
+    try:
+        found = load(entry)
+    except ConfigError as error:
+        return _broken(entry.name, error.detail)
+    if not isinstance(found, click.Command):
+        return _broken(
+            entry.name, f"{entry.value} is no command but of type {type(found).__name__}"
+        )
+    return found
+
+
+def _broken(name: str, reason: str) -> click.Command:
+    def tell() -> None:
+        raise click.ClickException(f"the command {name} cannot be loaded: {reason}")
+
+    text = f"Broken: {reason}"
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, anything, tell, help=text, short_help=text)
 
 
 @click.group(cls=_WithPlugins)

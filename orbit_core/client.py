@@ -5,11 +5,12 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 import anyio.to_thread
@@ -18,15 +19,18 @@ import httpx
 from anyio.abc import TaskGroup
 from httpx_sse import SSEError, aconnect_sse
 
+from ._guard import load, outlive
 from ._transport import RetryTransport, trust
 from .config import resolve_access
 from .errors import (
+    ConfigError,
     ConnectionLost,
     DeadlineExceeded,
     OrbitError,
     TooManyRequests,
     Unavailable,
     UnknownRoute,
+    reason_of,
 )
 from .plugin_client import Callback, PluginClient, error_of
 
@@ -40,6 +44,9 @@ CALL_TIMEOUT = 600.0
 
 SILENCE = 45.0
 """Seconds without an event or keep-alive after which an event stream is opened anew."""
+
+_PASSING = (httpx.TransportError, SSEError, Unavailable, DeadlineExceeded, TooManyRequests)
+"""Failures after which an event stream is opened anew."""
 
 TopologyCallback = Callable[[dict[str, Any]], Any]
 
@@ -84,7 +91,7 @@ class AsyncEndpointClient:
             raise UnknownRoute(
                 f"endpoint {self.name} serves no plugin {name!r}; available: {available}"
             )
-        kind = client_class(plugins[instance]["type"])
+        kind = await anyio.to_thread.run_sync(client_class, plugins[instance]["type"])
         client = kind(
             self._bridge.http, f"/{self.name}/{instance}", self._bridge, self.name, instance
         )
@@ -102,11 +109,40 @@ def _find_instance(plugins: dict[str, Any], name: str) -> str | None:
 
 
 def client_class(plugin_type: str) -> type[PluginClient]:
-    """Return a plugin type's client class, `PluginClient` where that is not installed."""
+    """Return a plugin type's client class, `PluginClient` where that is not to be had."""
     for entry in entry_points(group=CLIENTS, name=plugin_type):
-        found: type[PluginClient] = entry.load()
-        return found
+        try:
+            return cast(type[PluginClient], load(entry))
+        except ConfigError as error:
+            logger.warning("the plugin %s has a plain client here: %s", plugin_type, error)
     return PluginClient
+
+
+def _connect(
+    url: str | None, cert: str | Path | None, token: str | None, timeout: float
+) -> httpx.AsyncClient:
+    """Find the bridge, which reads files."""
+    access = resolve_access(url, token, cert)
+    transport = httpx.AsyncHTTPTransport(
+        verify=trust(access.cert),
+        limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
+    )
+    headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+    return _http_client(access.url, RetryTransport(transport), headers, timeout)
+
+
+def _http_client(
+    url: str,
+    transport: httpx.AsyncBaseTransport,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = CALL_TIMEOUT,
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=url,
+        transport=transport,
+        headers=headers,
+        timeout=httpx.Timeout(30.0, read=timeout),
+    )
 
 
 class AsyncBridgeClient:
@@ -120,35 +156,9 @@ class AsyncBridgeClient:
         *,
         timeout: float = CALL_TIMEOUT,
     ) -> None:
-        """Find the bridge: argument over environment over configuration over a bridge on this host.
-
-        Raises ConfigError if there is none to be found.
-        """
-        access = resolve_access(url, token, cert)
-        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-        transport = httpx.AsyncHTTPTransport(
-            verify=trust(access.cert),
-            limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
-        )
-        self._set_up(access.url, RetryTransport(transport), headers, timeout)
-
-    @classmethod
-    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
-        """Return a client that sends through ``transport``, which knows who it speaks for."""
-        client = cls.__new__(cls)
-        client._set_up(url, transport, {}, CALL_TIMEOUT)
-        return client
-
-    def _set_up(
-        self, url: str, transport: httpx.AsyncBaseTransport, headers: dict[str, str], timeout: float
-    ) -> None:
-        self.url = url
-        self.http = httpx.AsyncClient(
-            base_url=url,
-            transport=transport,
-            headers=headers,
-            timeout=httpx.Timeout(30.0, read=timeout),
-        )
+        """Take what names the bridge, over the environment, the configuration, and this host's."""
+        self._connect = partial(_connect, url, cert, token, timeout)
+        self._http: httpx.AsyncClient | None = None
         self.callbacks_in_threads = False
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
@@ -156,8 +166,28 @@ class AsyncBridgeClient:
         self._topology_callbacks: list[TopologyCallback] = []
         self._listening: anyio.Event | None = None
 
+    @classmethod
+    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
+        """Return a client that sends through ``transport``, which knows who it speaks for."""
+        client = cls()
+        client._connect = partial(_http_client, url, transport)
+        return client
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """Return the HTTP client."""
+        if self._http is None:
+            raise RuntimeError("this client is not open: use it as a context manager")
+        return self._http
+
+    @property
+    def url(self) -> str:
+        """Return the bridge's URL."""
+        return str(self.http.base_url).rstrip("/")
+
     async def __aenter__(self) -> Self:
-        """Open the client's background tasks."""
+        """Find the bridge and open the client. Raises ConfigError if no bridge is to be found."""
+        self._http = await anyio.to_thread.run_sync(self._connect)
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         return self
 
@@ -171,14 +201,15 @@ class AsyncBridgeClient:
             self._group.cancel_scope.cancel()
             self._group = None
         await self._stack.aclose()
-        await self.http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
     async def request(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Return the JSON that ``GET /node7/sysinfo/homedir`` or so answers. Raises OrbitError."""
         try:
             response = await self.http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
-            raise ConnectionLost(f"{method} {path}: {error or type(error).__name__}") from error
+            raise ConnectionLost(f"{method} {path}: {reason_of(error)}") from error
         if response.status_code >= 400:
             raise error_of(response)
         try:
@@ -275,7 +306,7 @@ class AsyncBridgeClient:
                     failures = 0
                     last = event.id or last
                     yield event
-            except (httpx.TransportError, SSEError, Unavailable, TooManyRequests) as error:
+            except _PASSING as error:
                 logger.info("the event stream broke and is opened anew: %s", error)
             failures += 1
             await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))
@@ -292,8 +323,9 @@ class AsyncBridgeClient:
                 await source.response.aread()
                 raise error_of(source.response)
             async for event in source.aiter_sse():
-                document = json.loads(event.data)
-                yield Event(document["topic"], document["data"], event.id or None)
+                if event.data:  # else it is a comment, of which httpx-sse makes an empty event
+                    document = json.loads(event.data)
+                    yield Event(document["topic"], document["data"], event.id or None)
 
     def register_callback(
         self,
@@ -360,12 +392,10 @@ class AsyncBridgeClient:
                     await self._call(notify, *found, event.data["data"])
 
     async def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        try:
+        with outlive(logger, "the callback %r failed", callback):
             if self.callbacks_in_threads:
                 await anyio.to_thread.run_sync(lambda: callback(*arguments))
             else:
                 result = callback(*arguments)
                 if inspect.isawaitable(result):
                     await result
-        except Exception:  # a user's callback may fail in any way
-            logger.exception("a callback failed")

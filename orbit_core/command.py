@@ -13,6 +13,7 @@ import click
 from ._blocking import BridgeClient
 from ._codec import to_data
 from .config import read_secret
+from .models import own_sid
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +22,18 @@ def json_option(command: F) -> F:
     """Give a command the option ``--json`` and the parameter ``as_json``."""
     option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
     return option(command)
+
+
+def on_endpoint(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ENDPOINT, ``--session`` (parameter ``sid``), ``--json`` and its context.
+
+    Arguments and options of the command's own stand below.
+    """
+    session = click.option(
+        "--session", "sid", metavar="SID", help="Work in this session instead of your own."
+    )
+    given = session(json_option(click.pass_context(command)))
+    return click.argument("endpoint")(given)
 
 
 def show(value: Any, as_json: bool, render: Callable[[Any], str]) -> None:
@@ -44,7 +57,7 @@ def open_plugin(
 ) -> Iterator[Any]:
     """Open a blocking client for a plugin, in the caller's lasting session or in ``sid``."""
     with open_client(context) as bridge:
-        session = sid or f"cli.{bridge.whoami()['owner']}"
+        session = sid or own_sid(bridge.whoami()["owner"])
         found = bridge.get_endpoint_client(endpoint)
         yield found.get_plugin(plugin, sid=session, lifetime="persistent")
 

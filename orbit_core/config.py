@@ -28,7 +28,8 @@ class BridgeConfig:
     """Hold a bridge's settings, section ``[bridge]``; times are seconds, sizes bytes.
 
     ``grace`` is how long calls wait for an endpoint whose link broke; ``max_body`` 0 means no
-    limit; ``session_cookie_ttl`` is the life of the cookie that ``POST /auth`` gives.
+    limit; ``rate_limit`` is the requests that one caller may make a second, 0 without end;
+    ``session_cookie_ttl`` is the life of the cookie that ``POST /auth`` gives.
     """
 
     host: str = "127.0.0.1"
@@ -44,6 +45,7 @@ class BridgeConfig:
     call_timeout: float = 600.0
     max_body: int = 0
     max_connections: int = 10_000
+    rate_limit: float = 1000.0
     event_ring_bytes: int = 16 * 1024 * 1024
     event_ring_seconds: float = 600.0
     session_cookie_ttl: float = 12 * 3600.0
@@ -54,13 +56,17 @@ class BridgeConfig:
 
 @attrs.frozen(kw_only=True)
 class EndpointConfig:
-    """Hold an endpoint's settings, section ``[endpoint]``."""
+    """Hold an endpoint's settings, section ``[endpoint]``.
+
+    A ``shared`` endpoint takes everybody's calls; others take their owner's and administrators'.
+    """
 
     name: str | None = None
     url: str | None = None
     plugins: list[str] = attrs.field(factory=lambda: ["default"])
     token_file: Path | None = None
     cert: Path | None = None
+    shared: bool = False
     state_dir: Path | None = None
     log_level: LogLevel = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -118,6 +124,14 @@ def setting(name: str) -> str | None:
         if value := os.environ.get(candidate):
             return value
     return None
+
+
+def take(name: str) -> str | None:
+    """Return what `setting` does, and take it away from this process and its later children."""
+    found = setting(name)
+    for candidate in (name, *ALIASES.get(name, ())):
+        os.environ.pop(candidate, None)
+    return found
 
 
 def state_home() -> Path:

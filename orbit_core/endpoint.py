@@ -1,6 +1,7 @@
 """Run on an HPC host: host plugins, dial out to the bridge, and stay linked to it."""
 
 import logging
+import math
 import socket
 import time
 import uuid
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
+import anyio.to_thread
 
 from ._codec import from_wire, to_data
 from ._dial import Answer, Credentials, dial, pause, socket_url
@@ -18,6 +19,7 @@ from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
 from ._registry import Hello
+from ._tasks import Starter, open_light_tasks
 from ._transport import LinkTransport, trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
@@ -65,9 +67,12 @@ class Uplink:
 class Endpoint:
     """Be one endpoint: its plugins, its link and its view of the topology."""
 
-    def __init__(self, name: str, access: Access, host: PluginHost, group: TaskGroup) -> None:
+    def __init__(
+        self, name: str, access: Access, host: PluginHost, calls: Starter, *, shared: bool
+    ) -> None:
         """Belong to the bridge that ``access`` names; `open_endpoint` makes one."""
         self.name = name
+        self.shared = shared
         self.access = access
         self.host = host
         self.topology = Topology()
@@ -76,11 +81,19 @@ class Endpoint:
         self.fatal: OrbitError | None = None
         self._process = uuid.uuid4().hex
         self._key_file = host.store.path.parent / "resume.key"
-        self._resume_key = self._key_file.read_text() if self._key_file.exists() else None
+        self._resume_key: str | None = None
+        self._version = ""
         self._started = time.monotonic()
         self._has_linked = False
-        self.link = Link(self._serve, group, self._hear, first_id=1)
+        self._up_since = math.inf
+        self.link = Link(self._serve, calls, self._hear, first_id=1)
         self._site = host.site()
+
+    async def prepare(self) -> None:
+        """Read the version, and the key that takes the name back from the process of before."""
+        self._version = await anyio.to_thread.run_sync(version, "orbit-core")
+        if await anyio.Path(self._key_file).exists():
+            self._resume_key = await anyio.Path(self._key_file).read_text()
 
     def open_site(self) -> None:
         """Begin to serve the plugins that are loaded by now."""
@@ -90,7 +103,8 @@ class Endpoint:
         """Keep the link up until told to leave, or until `fatal` is set."""
         failures = 0
         while not self.stopped.is_set():
-            start = time.monotonic()
+            asked = 0.0
+            self._up_since = math.inf
             try:
                 await self._link_once()
                 logger.warning("the link to %s broke: dialing again", self.access.url)
@@ -98,9 +112,10 @@ class Endpoint:
                 if self._is_fatal(error):
                     self.fail(error)
                     return
+                asked = error.retry_after or 0.0
                 logger.warning("%s: trying again", error.detail)
-            failures = 0 if time.monotonic() - start > STABLE else failures + 1
-            with anyio.move_on_after(pause(failures)):
+            failures = 0 if time.monotonic() - self._up_since > STABLE else failures + 1
+            with anyio.move_on_after(pause(failures, asked)):
                 await self.stopped.wait()
 
     async def expire_calls(self) -> None:
@@ -125,7 +140,8 @@ class Endpoint:
             self._process = uuid.uuid4().hex
         credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
         async with dial(self.access, credentials) as (dialed, answer):
-            self._remember(answer.resume_key)
+            self._up_since = time.monotonic()
+            await self._remember(answer.resume_key)
             received = self._resume(answer)
             await self.link.run(dialed, received)
 
@@ -133,15 +149,20 @@ class Endpoint:
         """Go on with the link if the bridge does, else begin a new one with a hello."""
         if answer.received is not None and not self.link.is_broken:
             return answer.received
-        self.link.reset(ConnectionLost("the bridge was restarted during the call"))
-        hello = Hello(self.host.host.role, version("orbit-core"), self.host.short_descriptions())
-        self.link.send(Kind.HELLO, 0, pack_value(to_data(hello)))
+        plugins = self.host.short_descriptions()
+        hello = Hello(self.host.host.role, self._version, plugins, self.shared)
+        self.link.renew(
+            ConnectionLost("the bridge was restarted during the call"), pack_value(to_data(hello))
+        )
         return 0
 
-    def _remember(self, resume_key: str) -> None:
+    async def _remember(self, resume_key: str) -> None:
         if resume_key and resume_key != self._resume_key:
             self._resume_key = resume_key
-            write_private(self._key_file, resume_key)
+            try:
+                await anyio.to_thread.run_sync(write_private, self._key_file, resume_key)
+            except OSError as error:
+                logger.warning("the name is kept only until this endpoint stops: %s", error)
 
     def _is_fatal(self, error: OrbitError) -> bool:
         if isinstance(error, NameInUse):
@@ -178,6 +199,14 @@ class Endpoint:
         self.host.hooks.topology_changed(self.topology)
 
 
+def _resolve(config: EndpointConfig, token: str | None) -> Access:
+    """Find the bridge, and try its certificate, which reads files. Raises ConfigError."""
+    access = resolve_access(config.url, token, config.cert, file=config)
+    if socket_url(access.url).startswith("wss:"):
+        trust(access.cert)
+    return access
+
+
 @asynccontextmanager
 async def open_endpoint(
     config: EndpointConfig,
@@ -194,17 +223,20 @@ async def open_endpoint(
     name = check_name(
         config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES
     )
-    access = resolve_access(config.url, token, config.cert, file=config)
-    if socket_url(access.url).startswith("wss:"):
-        trust(access.cert)
+    access = await anyio.to_thread.run_sync(_resolve, config, token)
     state_dir = config.state_dir or state_home() / name
-    async with open_host(name, host, state_dir) as plugin_host, anyio.create_task_group() as group:
-        endpoint = Endpoint(name, access, plugin_host, group)
+    async with (
+        open_host(name, host, state_dir) as plugin_host,
+        open_light_tasks() as calls,
+        anyio.create_task_group() as group,
+    ):
+        endpoint = Endpoint(name, access, plugin_host, calls, shared=config.shared)
+        await endpoint.prepare()
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
+            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             await plugin_host.load(
                 config.plugins, settings=settings or {}, hub=hub, available=available
             )
-            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)
             group.start_soon(endpoint.stay_linked)

@@ -275,6 +275,11 @@ class StateInUse(OrbitError):
     code = "state_in_use"
 
 
+def reason_of(error: BaseException) -> str:
+    """Return what an exception says, or its class's name where it says nothing."""
+    return str(error) or type(error).__name__
+
+
 _BY_STATUS: dict[int, type[OrbitError]] = {
     found.status: found
     for found in (

@@ -1,5 +1,6 @@
 """Name the values that travel: hosts, principals, notifications, topology, sessions, pages."""
 
+import hashlib
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,21 @@ def check_name(value: object, what: str, *, reserved: frozenset[str] = frozenset
     if value.lower() in reserved:
         raise InvalidName(f"{what} {value!r} is a reserved word: choose another name")
     return value
+
+
+OWN_PREFIX = "cli."
+"""How the ids of the sessions begin in which `orbit` works, each for its owner alone."""
+
+
+def own_sid(owner: str) -> str:
+    """Return the id of the session in which ``owner`` works from the command line.
+
+    A name that is too long to be part of it is replaced by its SHA-256.
+    """
+    sid = f"{OWN_PREFIX}{owner}"
+    if len(sid) <= 64:
+        return sid
+    return f"{OWN_PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:60]}"
 
 
 class HostRole(StrEnum):
@@ -184,11 +200,16 @@ class PluginStatus:
 
 @attrs.frozen
 class RouteDescription:
-    """Describe one route of a plugin: its path below the instance, and one line of what it does."""
+    """Describe one route of a plugin: its path below the instance, and one line of what it does.
+
+    ``body`` and ``answer`` are the JSON Schemas of the bodies, None where nobody said.
+    """
 
     path: str
     methods: list[str] = attrs.field(factory=list)
     summary: str = ""
+    body: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
 
 
 @attrs.frozen
@@ -221,6 +242,13 @@ class SessionRequest:
     sid: str | None = None
     lifetime: Lifetime | None = None
     ttl: float | None = None
+
+
+@attrs.frozen
+class SessionReply:
+    """Name the session that was opened, or found."""
+
+    sid: str
 
 
 @attrs.frozen

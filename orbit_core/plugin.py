@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +20,10 @@ from ._idempotency import Idempotency
 from .context import PluginContext
 from .errors import InvalidBody, NoSessionClass, StateUnavailable, UnknownRoute
 from .hookspecs import PROJECT, hookimpl
-from .models import HostInfo, HostRole, Topology, UIConfig, check_name
+from .models import HostInfo, HostRole, SessionReply, SessionRequest, Topology, UIConfig, check_name
 from .plugins import installed
 from .sessions import SWEEP_INTERVAL, PluginSession, Sessions
-from .web import Reply, json_body, principal_of
+from .web import Reply, json_body, principal_of, takes
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +166,10 @@ class Plugin:
 
     async def send_notification(self, topic: str, data: Any) -> None:
         """Notify everybody."""
+        self._dispatch_notify(topic, data)
+
+    def _dispatch_notify(self, topic: str, data: Any) -> None:
+        """Notify everybody, from any thread: a session does so through its ``_plugin``."""
         self.context.notify(topic, data)
 
     def _make_session(self, sid: str, settings: dict[str, Any], owner: str | None) -> PluginSession:
@@ -173,6 +177,7 @@ class Plugin:
             raise InvalidBody("this plugin's sessions do not take that: a setting named 'self'")
         session = self._create_session(sid, **settings)
         session.owner = owner
+        session._plugin = self
         session.notify = partial(self.context.notify, session=sid, owner=owner)
         return session
 
@@ -196,8 +201,7 @@ class Plugin:
         async def respond_once(request: Request) -> Response:
             return await self._idempotency.answer(request, respond)
 
-        endpoint = respond_once if idempotent else respond
-        endpoint.__doc__ = inspect.getdoc(handler)
+        endpoint = wraps(handler)(respond_once if idempotent else respond)
         self._routes.append(Route("/" + path.lstrip("/"), endpoint, methods=[method]))
 
     def _add_standard_routes(self) -> None:
@@ -209,10 +213,11 @@ class Plugin:
         self.add_route_get("ui_config", self._ui_config)
         self.add_route_get("ui_module", self._ui_module)
 
-    async def _register_session(self, request: Request) -> dict[str, Any]:
+    @takes(SessionRequest)
+    async def _register_session(self, request: Request) -> SessionReply:
         """Open a session, or reattach to the one that ``sid`` names."""
         session = await self.sessions.register(principal_of(request), await json_body(request))
-        return {"sid": session.sid}
+        return SessionReply(session.sid)
 
     async def _unregister_session(self, request: Request) -> dict[str, Any]:
         """Close a session and everything that it holds."""

@@ -1,38 +1,32 @@
 """Offer `PluginClient`, what a plugin's own client class is built on."""
 
 import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 import httpx
 
-from .errors import ConnectionLost, OrbitError
+from .errors import ConnectionLost, OrbitError, reason_of
+
+logger = logging.getLogger(__name__)
 
 Callback = Callable[[str, str, str, Any], Any]
+Registration = Callable[[str | None, str | None, str | None, Callback], None]
 
 
 class Listener(Protocol):
-    """Pass notifications on to callbacks: the client of a bridge."""
+    """Pass notifications of an endpoint, plugin and topic (None is all) on to callbacks."""
 
-    def register_callback(
-        self,
-        endpoint_id: str | None,
-        plugin_name: str | None,
-        topic: str | None,
-        callback: Callback,
-    ) -> None:
-        """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None matches all."""
+    @property
+    def register_callback(self) -> Registration:
+        """Return what has a callback called from now on."""
         ...
 
-    def unregister_callback(
-        self,
-        endpoint_id: str | None,
-        plugin_name: str | None,
-        topic: str | None,
-        callback: Callback,
-    ) -> None:
-        """Stop calling ``callback``."""
+    @property
+    def unregister_callback(self) -> Registration:
+        """Return what has it called no more."""
         ...
 
 
@@ -58,6 +52,7 @@ class PluginClient:
         self._endpoint = endpoint_id
         self._plugin = plugin_name
         self._sid: str | None = None
+        self._is_ours = False
 
     @property
     def sid(self) -> str | None:
@@ -69,6 +64,9 @@ class PluginClient:
         key = uuid.uuid4().hex
         reply = await self.post("register_session", settings or None, idempotency_key=key)
         self._sid = str(reply["sid"])
+        self._is_ours = not any(settings.get(name) for name in ("sid", "ttl")) and (
+            settings.get("lifetime") in (None, "ephemeral")
+        )
         return self._sid
 
     async def unregister_session(self) -> None:
@@ -126,8 +124,19 @@ class PluginClient:
         bridge.unregister_callback(endpoint, plugin, topic, callback)
 
     async def close(self) -> None:
-        """Forget the session without closing it at the plugin: it lives on by its own lifetime."""
-        self._sid = None
+        """Close the session, unless it is to outlive this client; a failure is only logged.
+
+        What outlives the client is a session that was named with ``sid``, to come back to, and one
+        with a ``ttl`` or the lifetime ``persistent``. Such a session is forgotten here.
+        """
+        sid = self._sid
+        try:
+            if self._is_ours:
+                await self.unregister_session()
+        except RuntimeError as error:  # an OrbitError, or the bridge client is closed already
+            logger.warning("session %s of %s is not closed: %s", sid, self._base_url, error)
+        finally:
+            self._sid = None
 
     def _require_session(self) -> str:
         if self._sid is None:
@@ -177,22 +186,21 @@ _PATIENT = httpx.Timeout(30.0, read=None)
 
 
 def _broken(error: httpx.TransportError) -> ConnectionLost:
-    return ConnectionLost(
-        f"the connection broke during the reply: {str(error) or type(error).__name__}"
-    )
+    return ConnectionLost(f"the connection broke during the reply: {reason_of(error)}")
 
 
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:
     """Return the error that a reply of status 400 or more speaks of."""
     prefix = f"HTTP {response.status_code} {context}" if context else ""
-    error = document_error(response.status_code, response.content, prefix)
     wait = response.headers.get("Retry-After", "")
-    error.retry_after = float(wait) if wait.isdecimal() else None
-    return error
+    return document_error(response.status_code, response.content, prefix, wait)
 
 
-def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
-    """Return the error that an error document, or any other body of that status, speaks of."""
+def document_error(status: int, body: bytes, prefix: str = "", wait: str = "") -> OrbitError:
+    """Return the error that an error document, or any other body of that status, speaks of.
+
+    ``wait`` is the header ``Retry-After``.
+    """
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -201,7 +209,9 @@ def document_error(status: int, body: bytes, prefix: str = "") -> OrbitError:
         document = {}
     detail = str(document.get("detail") or f"HTTP {status}")
     text = f"{prefix}: {detail}" if prefix else detail
-    return OrbitError.from_reply(status, str(document.get("code", "")), text)
+    error = OrbitError.from_reply(status, str(document.get("code", "")), text)
+    error.retry_after = float(wait) if wait.isdecimal() else None
+    return error
 
 
 def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:

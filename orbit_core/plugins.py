@@ -36,7 +36,12 @@ ROLE_DEFAULTS: Mapping[HostRole, tuple[str, ...]] = {
     HostRole.COMPUTE: ("rhapsody", "staging", "sysinfo", "queue_info"),
     HostRole.STANDALONE: ("psij", "staging", "sysinfo", "rhapsody", "queue_info", "xgfabric"),
 }
-"""What ``default`` means on each host; names that are not installed are skipped."""
+"""Which of ORBIT's own plugins ``default`` means on each host, as far as they are installed.
+
+On an endpoint it means other people's as well: who installed them there wants them.
+"""
+
+_OWN = frozenset(name for names in ROLE_DEFAULTS.values() for name in names)
 
 START_TIMEOUT = 60.0
 """Seconds that a plugin has to decide whether it serves, and again to register its routes."""
@@ -100,7 +105,8 @@ def _named(
 
 def _matching(pattern: str, role: HostRole, available: Mapping[str, EntryPoint]) -> list[str]:
     if pattern == "default":
-        return [name for name in ROLE_DEFAULTS[role] if name in available]
+        others = [] if role is HostRole.BRIDGE else sorted(available.keys() - _OWN)
+        return [name for name in ROLE_DEFAULTS[role] if name in available] + others
     if pattern == "all":
         return sorted(available)
     if pattern in available:

@@ -13,9 +13,10 @@ import anyio
 import attrs
 import click
 
+from ._loop import run_server
 from ._watchdog import watch_loop
 from .bridge import open_bridge
-from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret
+from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret, take
 from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
@@ -57,6 +58,12 @@ class _JsonLines(logging.Formatter):
     "--token-file", type=click.Path(path_type=Path), help="Endpoint: file that holds its token."
 )
 @click.option(
+    "--shared",
+    is_flag=True,
+    default=None,
+    help="Endpoint: take every client's calls, not its owner's alone.",
+)
+@click.option(
     "--cert",
     type=click.Path(path_type=Path),
     help="Bridge: its certificate. Endpoint: the one to trust.",
@@ -73,20 +80,19 @@ class _JsonLines(logging.Formatter):
 @click.option("--log-format", type=click.Choice(["text", "json"]))
 def serve(role: str, config: Path | None, **options: Any) -> None:
     """Run an ORBIT bridge, or an endpoint that dials out to one."""
+    token, named = take("ORBIT_TOKEN"), take("ORBIT_TOKEN_FILE")
     file = find_file(config)
     options["plugins"] = _names(options["plugins"])
     if role == "bridge":
         bridge = override(file.bridge, _fitting(role, BridgeConfig, options))
         _set_up_logging(bridge.log_level, bridge.log_format)
-        _run(_serve_bridge, bridge, file.plugin)
+        run_server(_serve_bridge, bridge, file.plugin, token)
     else:
         endpoint = override(file.endpoint, _fitting(role, EndpointConfig, options))
         _set_up_logging(endpoint.log_level, endpoint.log_format)
-        _run(_serve_endpoint, endpoint, file.plugin)
-
-
-def _run(function: Any, config: BridgeConfig | EndpointConfig, settings: Mapping[str, Any]) -> None:
-    anyio.run(function, config, settings, backend_options={"use_uvloop": True})
+        if named is not None and token is None and endpoint.token_file is None:
+            endpoint = attrs.evolve(endpoint, token_file=Path(named))
+        run_server(_serve_endpoint, endpoint, file.plugin, token)
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -112,14 +118,19 @@ def _set_up_logging(level: str, form: str) -> None:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
-async def _serve_bridge(config: BridgeConfig, settings: Mapping[str, Any]) -> None:
-    async with watch_loop(), open_bridge(config, settings) as bridge:
+async def _serve_bridge(
+    config: BridgeConfig, settings: Mapping[str, Any], token: str | None
+) -> None:
+    async with watch_loop(), open_bridge(config, settings, token) as bridge:
         click.echo(f"bridge ready: {bridge.url}")
         await _until_told(bridge.stopped)
 
 
-async def _serve_endpoint(config: EndpointConfig, settings: Mapping[str, Any]) -> None:
-    token = read_secret(config.token_file, "token file") if config.token_file else None
+async def _serve_endpoint(
+    config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
+) -> None:
+    if config.token_file is not None:
+        token = read_secret(config.token_file, "token file")
     host = await detect_host()
     async with (
         watch_loop(),

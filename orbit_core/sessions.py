@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from ._codec import from_wire, to_data
+from ._guard import outlive
 from ._lifetimes import Access, Lifetimes, check_default_policy, policy
 from ._session import PluginSession as PluginSession
 from ._store import Space
@@ -20,7 +21,15 @@ from .errors import (
     StateUnavailable,
     UnknownSession,
 )
-from .models import Principal, SessionRecord, SessionRequest, Topology, check_name
+from .models import (
+    OWN_PREFIX,
+    Principal,
+    SessionRecord,
+    SessionRequest,
+    Topology,
+    check_name,
+    own_sid,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +48,7 @@ CLOSE_TIMEOUT = 30.0
 
 @attrs.define(eq=False)
 class _Entry:
-    """Hold a live session; nobody is given it before it is ``ready``."""
+    """Hold a session; while it is not ``ready``, as it starts or closes, who wants it waits."""
 
     record: SessionRecord
     session: PluginSession
@@ -94,31 +103,35 @@ class Sessions:
                 group.start_soon(self._bring_back, sid, documents[sid])
 
     async def _bring_back(self, sid: str, data: object) -> None:
-        try:
+        with outlive(logger, "session %s does not come back", sid):
             self._dormant[sid] = from_wire(data, SessionRecord, "session record")
             await self._wake(sid)
-        except Exception:  # a plugin's session may fail in any way
-            logger.exception("session %s does not come back", sid)
 
     async def register(self, principal: Principal, body: dict[str, Any]) -> PluginSession:
-        """Make a session, or reattach to the one that ``sid`` names.
+        """Make a session, or reattach to the one that ``sid`` names; one that expired starts anew.
 
         Raises InvalidName, InvalidBody, SessionConflict (contradicting policy), Forbidden
-        (somebody else's session), SessionExpired.
+        (somebody else's session, or an id kept for somebody else).
         """
         wanted = from_wire(body, SessionRequest)
         settings = {
             key: value for key, value in body.items() if key not in ("sid", "lifetime", "ttl")
         }
         sid = self._new_sid() if wanted.sid is None else check_name(wanted.sid, "session id")
-        entry = await self._find(principal, sid)
+        try:
+            entry = await self._find(principal, sid)
+        except SessionExpired:
+            entry = None
         if sid == DEFAULT_SID:
             check_default_policy(wanted)
             return entry.session if entry else await self._begin_default()
         lifetime, ttl = policy(wanted)
         if entry is None:
+            owner = self._expired.get(sid) or principal.owner_key
+            if sid.startswith(OWN_PREFIX) and sid != own_sid(owner):
+                raise Forbidden(f"session {sid} is kept for another owner: choose another id")
             now = self._clock()
-            record = SessionRecord(sid, principal.owner_key, lifetime, ttl, now, now, settings)
+            record = SessionRecord(sid, owner, lifetime, ttl, now, now, settings)
             return await self._begin(record, restored=False)
         if (lifetime, ttl) != (entry.record.lifetime, entry.record.ttl):
             raise SessionConflict(
@@ -149,14 +162,14 @@ class Sessions:
         entry = await self._find(principal, sid)
         if entry is None:
             raise _unknown(sid)
-        del self._entries[sid]
+        entry.ready = anyio.Event()
         with anyio.CancelScope(shield=True):
             try:
                 await self._documents.delete(sid)
-            except StateUnavailable:
-                self._entries[sid] = entry
-                raise
-            await self._end(entry)
+                await self._end(entry)
+                del self._entries[sid]
+            finally:
+                entry.ready.set()
 
     def visible_to(self, principal: Principal) -> list[str]:
         """List the ids that a principal may use, oldest first."""
@@ -191,7 +204,8 @@ class Sessions:
             logger.warning("the last accesses to sessions are not kept: %s", error)
         async with anyio.create_task_group() as group:
             for sid, entry in self._entries.items():
-                group.start_soon(_in_time, sid, entry.session.suspend)
+                if entry.ready.is_set():
+                    group.start_soon(_in_time, sid, entry.session.suspend)
 
     def _new_sid(self) -> str:
         tables = (self._entries, self._dormant, self._expired)
@@ -231,12 +245,15 @@ class Sessions:
         """Start a session; whoever asks for it meanwhile waits for the outcome."""
         session = self._factory(record.sid, record.settings, record.owner)
         entry = self._entries[record.sid] = _Entry(record, session, Access(record.last_access))
+        has_expired = self._expired.pop(record.sid, None) is not None
         try:
             await session.start(restored=restored)
             if not restored:
                 await self._write_down(entry)
         except BaseException:
             del self._entries[record.sid]
+            if has_expired:
+                self._expired[record.sid] = record.owner
             raise
         finally:
             entry.ready.set()
@@ -257,11 +274,11 @@ class Sessions:
         sid = entry.record.sid
         if self._entries.get(sid) is not entry:
             return
-        del self._entries[sid]
-        self._expired[sid] = entry.record.owner
+        entry.ready = anyio.Event()
         logger.info("session %s expired", sid)
         with anyio.CancelScope(shield=True):
             await self._end(entry)
+            self._expired[sid] = entry.record.owner
             try:
                 await self._documents.put(
                     sid, {"expired": self._clock(), "owner": entry.record.owner}
@@ -269,6 +286,8 @@ class Sessions:
                 await self._forget_oldest()
             except StateUnavailable as error:
                 logger.warning("session %s expired, which is not kept: %s", sid, error)
+            del self._entries[sid]
+            entry.ready.set()
 
     async def _end(self, entry: _Entry) -> None:
         await _in_time(entry.record.sid, entry.session.close)
@@ -283,11 +302,8 @@ class Sessions:
 
 async def _in_time(sid: str, act: Callable[[], Awaitable[Any]]) -> None:
     """Have a session close or let go; one that fails or dawdles keeps nobody."""
-    try:
-        with anyio.fail_after(CLOSE_TIMEOUT):
-            await act()
-    except Exception:  # a plugin's session may fail in any way
-        logger.exception("session %s failed to close", sid)
+    with outlive(logger, "session %s failed to close", sid), anyio.fail_after(CLOSE_TIMEOUT):
+        await act()
 
 
 def _check_owner(principal: Principal, sid: str, owner: str | None) -> None:

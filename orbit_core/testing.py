@@ -66,16 +66,18 @@ async def open_plugin(
     *,
     instance: str | None = None,
     role: HostRole = HostRole.STANDALONE,
+    scheduler: str = "none",
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[PluginUnderTest]:
     """Serve one plugin without bridge or network, keeping its state in ``state_dir``.
 
-    ``target`` is what its entry point says, such as ``orbit_sysinfo.plugin:SysInfoPlugin``.
+    ``role`` and ``scheduler`` are what the plugin is told of its host. ``target`` is what its entry
+    point says, such as ``orbit_sysinfo.plugin:SysInfoPlugin``.
     Opening the same directory again is a restart.
     """
     name = instance or "plugin"
     entry = EntryPoint(name, target, "orbit.plugins")
-    host = HostInfo(role, python_version=sys.version.split()[0])
+    host = HostInfo(role, scheduler, python_version=sys.version.split()[0])
     recorder = Recorder()
     async with open_host("test", host, state_dir) as found:
         found.hooks.add("(recorder)", recorder)
@@ -134,10 +136,13 @@ class Deployment:
         targets: Sequence[str] = (),
         *,
         owner: str = ALICE.owner,
+        shared: bool = False,
+        scheduler: str = "none",
         settings: Mapping[str, dict[str, Any]] | None = None,
     ) -> AsyncIterator[Endpoint]:
         """Run one more endpoint of ``owner`` while the context is open; the same name is a restart.
 
+        A ``shared`` one takes the calls of other owners, too.
         ``targets`` are as for `open_deployment`; ``settings`` has a section per plugin instance.
         """
         token = await self.token(Principal(owner, Role.ENDPOINT, endpoint=name))
@@ -147,9 +152,11 @@ class Deployment:
             url=self.url,
             cert=self.bridge.config.cert,
             plugins=list(available),
+            shared=shared,
             state_dir=self._state_dir / "endpoints" / name,
         )
-        host = HostInfo(HostRole.STANDALONE, python_version=sys.version.split()[0])
+        role = HostRole.STANDALONE if scheduler == "none" else HostRole.LOGIN
+        host = HostInfo(role, scheduler, python_version=sys.version.split()[0])
         async with open_endpoint(
             config, host, settings=settings, token=token, available=available
         ) as endpoint:
@@ -168,6 +175,7 @@ async def open_deployment(
     *,
     plugins: Mapping[str, Sequence[str]] | None = None,
     config: BridgeConfig | None = None,
+    shared: bool = False,
 ) -> AsyncIterator[Deployment]:
     """Run a bridge and endpoints while the context is open, keeping their state in ``state_dir``.
 
@@ -175,13 +183,14 @@ async def open_deployment(
     ``{"node7": ["orbit_sysinfo.plugin:SysInfoPlugin"]}``. A plugin is served under its class's
     ``plugin_name``, else under its module's last name; ``name=target`` serves it as ``name``.
     ``config`` changes the bridge's settings; it listens on a free port of 127.0.0.1 otherwise.
+    The endpoints are Alice's; if they are ``shared``, others may call them, too.
     """
     wanted = config or BridgeConfig(port=0, plugins=[])
     wanted = attrs.evolve(wanted, state_dir=wanted.state_dir or state_dir / "bridge")
     async with open_bridge(wanted) as bridge, AsyncExitStack() as stack:
         deployment = Deployment(bridge, {}, state_dir)
         for name, targets in (plugins or {}).items():
-            await stack.enter_async_context(deployment.endpoint(name, targets))
+            await stack.enter_async_context(deployment.endpoint(name, targets, shared=shared))
         yield deployment
 
 

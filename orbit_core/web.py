@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -34,6 +34,7 @@ from .values import as_model
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+H = TypeVar("H", bound=Callable[..., Any])
 
 JSON_LIMIT = 16 * 1024 * 1024
 """Bytes of JSON that `json_body` reads unless told otherwise."""
@@ -53,6 +54,19 @@ class Reply(JSONResponse):
         return json.dumps(
             content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=for_json
         ).encode(errors="backslashreplace")
+
+
+TAKES = "orbit_takes"
+
+
+def takes(kind: type) -> Callable[[H], H]:
+    """Say that a handler's request body is the JSON of ``kind``, for ``/openapi.json``."""
+
+    def mark(handler: H) -> H:
+        setattr(handler, TAKES, kind)
+        return handler
+
+    return mark
 
 
 def principal_of(request: Request) -> Principal:

@@ -43,14 +43,8 @@ def environment(folder: Path, *requirements: str | Path, wheels: Path) -> Path:
     return python
 
 
-def test_plugin(wheel: Path, work: Path) -> None:
-    """Run one plugin's tests with only core and it installed."""
-    name = wheel.name.split("-")[0]
-    extra = f"[{EXTRAS[name]}]" if name in EXTRAS else ""
-    python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
-    copied = work / f"{name}-tests"
-    shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
-    shutil.copy(ROOT / "conftest.py", work)
+def run_tests(python: Path, tests: Path, work: Path) -> None:
+    """Run tests in an environment, and print how they ended."""
     settings = [
         "-q",
         "-o",
@@ -59,11 +53,22 @@ def test_plugin(wheel: Path, work: Path) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    print(run(python, "-m", "pytest", *settings, copied, cwd=work).splitlines()[-1])
+    print(run(python, "-m", "pytest", *settings, tests, cwd=work).splitlines()[-1])
+
+
+def test_plugin(wheel: Path, work: Path) -> None:
+    """Run one plugin's tests with only core and it installed."""
+    name = wheel.name.split("-")[0]
+    extra = f"[{EXTRAS[name]}]" if name in EXTRAS else ""
+    python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
+    copied = work / f"{name}-tests"
+    shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
+    shutil.copy(ROOT / "conftest.py", work)
+    run_tests(python, copied, work)
 
 
 def test_third_party(wheels: Path, work: Path) -> None:
-    """Install the renamed template with pip, and see that the next start serves it."""
+    """Install the renamed template with pip: its tests pass and the next start serves it."""
     copied = work / "acme"
     shutil.copytree(
         ROOT / "templates" / "plugin", copied, ignore=shutil.ignore_patterns("__pycache__")
@@ -78,6 +83,7 @@ def test_third_party(wheels: Path, work: Path) -> None:
                 .replace("example =", "acme =")
             )
     python = environment(work / "third-party", copied, *TOOLS, wheels=wheels)
+    run_tests(python, copied / "tests", work)
     print(run(python, ROOT / "scripts" / "serve_once.py", "acme", cwd=work))
 
 

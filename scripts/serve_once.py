@@ -1,4 +1,4 @@
-"""Start a bridge and an endpoint with every installed plugin, and check that one is served."""
+"""Start a bridge and an endpoint with nothing configured, and check that a plugin is served."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def main(wanted: str) -> None:
     """Exit with 1 unless the plugin ``wanted`` is served."""
     with tempfile.TemporaryDirectory(prefix="orbit-") as state:
         bridge = start(state, "--role", "bridge", "--port", "0")
-        endpoint = start(state, "--role", "endpoint", "--name", "node", "--plugins", "all")
+        endpoint = start(state, "--role", "endpoint", "--name", "node")
         try:
             os.environ["XDG_STATE_HOME"] = state
             with BridgeClient() as client:

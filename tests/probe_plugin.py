@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from orbit_core import OrbitError, hookimpl
 
+PROBE = f"{__name__}:ProbePlugin"
 PART = bytes(range(256)) * 256
 
 
@@ -150,3 +151,14 @@ class ProbePlugin:
         self.flaky += 1
         status = 503 if self.flaky == 1 else 200
         return JSONResponse({"calls": self.flaky}, status_code=status)
+
+
+def probe_of(endpoint):
+    """Return the probe that an endpoint serves."""
+    return endpoint.host.plugins.served["probe"].plugin
+
+
+async def notify(client, data, topic="news", owner=None):
+    """Have the probe of ``node`` publish."""
+    body = {"topic": topic, "data": data, "owner": owner}
+    await client.request("POST", "/node/probe/notify", body)

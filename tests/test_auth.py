@@ -227,6 +227,33 @@ async def test_a_cookie_ends_with_its_token(tokens, authenticator):
         authenticator.token(cookie(value), "")
 
 
+async def test_a_cookie_buys_no_other(tokens, authenticator):
+    token, text = await tokens.create(Role.CLIENT, "alice")
+    value, _ = authenticator.open_cookie(token)
+
+    assert authenticator.token(bearer(text) + cookie(value), "", by_cookie=False) == token
+    with pytest.raises(Unauthorized) as told:
+        authenticator.token(cookie(value), "", by_cookie=False)
+    assert told.value.detail == "show a token: Authorization: Bearer …"
+
+
+async def test_only_so_many_cookies_of_a_token_are_kept_and_none_after_it(
+    tokens, authenticator, monkeypatch
+):
+    monkeypatch.setattr(auth, "COOKIES", 2)
+    token, _ = await tokens.create(Role.CLIENT, "alice")
+    other, _ = await tokens.create(Role.CLIENT, "bob")
+    his, _ = authenticator.open_cookie(other)
+    first, *rest = [authenticator.open_cookie(token)[0] for _ in range(3)]
+
+    assert [authenticator.token(cookie(value), "") for value in rest] == [token, token]
+    assert authenticator.token(cookie(his), "") == other
+    with pytest.raises(Unauthorized):
+        authenticator.token(cookie(first), "")
+    await tokens.revoke(token.id)
+    assert len(authenticator._cookies) == 1
+
+
 async def test_a_cookie_runs_out(tokens):
     authenticator = Authenticator(tokens, enabled=True, cookie_ttl=0.0)
     token, _ = await tokens.create(Role.CLIENT, "alice")

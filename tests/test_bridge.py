@@ -1,33 +1,31 @@
-import re
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import attrs
 import httpx
 import pytest
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
+from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
-from orbit_core._dial import DialedSocket
 from orbit_core._frames import Kind, pack_value
 from orbit_core._link import Link
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
-from orbit_core.models import PluginInfo, Principal, Role
+from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.asking import fault_code, opened
+from tests.joining import endpoint_token, handshake, refused
+from tests.probe_plugin import PROBE, probe_of
+from tests.test_sessions import pragma
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
-
 
 @pytest.fixture
-async def deployment(tmp_path):
-    config = BridgeConfig(port=0, plugins=[], grace=0.3)
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
-        yield found
+def bridge_settings():
+    return {"grace": 0.3}
 
 
 @pytest.fixture
@@ -40,45 +38,6 @@ async def admin(deployment):
 async def anybody(deployment):
     async with opened(deployment) as client:
         yield client
-
-
-def opened(deployment, token=None):
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=deployment.url, headers=headers)
-
-
-def fault(reply):
-    document = reply.json()
-    assert document["error"] is True
-    assert document["status_code"] == reply.status_code
-    return reply.status_code, document["code"]
-
-
-def handshake(deployment, token, path="/register", **changes):
-    headers = {
-        "orbit-endpoint": "other",
-        "orbit-process": "p1",
-        "orbit-link-version": "1",
-        "Authorization": f"Bearer {token}" if token else None,
-    }
-    for name, value in changes.items():
-        headers[name.replace("_", "-")] = value
-    given = {name: value for name, value in headers.items() if value is not None}
-    url = deployment.url.replace("http", "ws") + path
-    return connect(url, additional_headers=given, compression=None)
-
-
-async def refused(deployment, token, **changes):
-    with pytest.raises(InvalidStatus) as told:
-        async with handshake(deployment, token, **changes):
-            pass
-    response = told.value.response
-    code = re.search(rb'"code":"(\w+)"', response.body)
-    return response.status_code, code and code[1].decode()
-
-
-async def endpoint_token(deployment, owner="alice", name=None):
-    return await deployment.token(Principal(owner, Role.ENDPOINT, endpoint=name))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +88,7 @@ async def test_a_token_bound_to_a_name_lets_no_other_name_in(deployment):
 
 async def test_an_endpoints_token_is_refused_on_the_http_side(deployment):
     async with opened(deployment, await endpoint_token(deployment)) as client:
-        assert fault(await client.get("/endpoints")) == (403, "forbidden")
+        assert fault_code(await client.get("/endpoints")) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("message", ["text", b"short", bytes(8) + b"\x01\x00"], ids=str)
@@ -164,8 +123,13 @@ async def test_an_open_path_needs_no_token(anybody, path, status):
 @pytest.mark.parametrize("path", ["/endpoints", "/events", "/metrics", "/plugins", "/node/x", "/x"])
 async def test_everything_else_needs_a_token(anybody, path):
     reply = await anybody.get(path)
-    assert fault(reply) == (401, "unauthorized")
+    assert fault_code(reply) == (401, "unauthorized")
     assert reply.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/endpoints", "/node/probe/echo"])
+async def test_what_a_browser_asks_beforehand_needs_a_token_too(anybody, path):
+    assert fault_code(await anybody.options(path)) == (401, "unauthorized")
 
 
 async def test_the_eleventh_wrong_token_in_a_minute_is_told_to_wait(deployment):
@@ -178,6 +142,29 @@ async def test_the_eleventh_wrong_token_in_a_minute_is_told_to_wait(deployment):
 async def test_health_and_readiness_are_told(anybody):
     health = (await anybody.get("/health")).json()
     assert health["status"] == "healthy"
+    assert (await anybody.get("/ready")).json() == {"status": "ready"}
+
+
+async def test_readiness_is_looked_into_once_in_a_while_however_many_ask(
+    deployment, anybody, monkeypatch
+):
+    monkeypatch.setattr(_bridge_routes, "READINESS", 3600.0)
+    store = deployment.bridge.host.store
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(anybody.get, "/ready")
+    first = await store.space("ready").items()
+    await pragma(store, "query_only = 1")
+    assert (await anybody.get("/ready")).json() == {"status": "ready"}
+    assert await store.space("ready").items() == first
+
+
+async def test_a_bridge_that_cannot_write_its_state_is_not_ready(deployment, anybody, monkeypatch):
+    monkeypatch.setattr(_bridge_routes, "READINESS", 0.0)
+    await pragma(deployment.bridge.host.store, "query_only = 1")
+    for _ in range(2):
+        assert fault_code(await anybody.get("/ready")) == (507, "state_unavailable")
+    await pragma(deployment.bridge.host.store, "query_only = 0")
     assert (await anybody.get("/ready")).json() == {"status": "ready"}
 
 
@@ -225,6 +212,10 @@ async def test_the_description_covers_the_bridge_and_the_plugins(admin):
     assert item["summary"] == "Answer with a parameter."
     assert [parameter["name"] for parameter in item["parameters"]] == ["item"]
     assert "requestBody" in document["paths"]["/node/probe/sink"]["post"]
+    token = document["paths"]["/tokens"]["post"]["requestBody"]
+    assert token["required"] is True
+    fields = token["content"]["application/json"]["schema"]["properties"]
+    assert list(fields) == ["role", "owner", "expires", "endpoint"]
 
 
 async def test_the_figures_count_endpoints_and_calls(admin):
@@ -264,7 +255,7 @@ async def test_a_plugin_hosted_at_the_bridge_is_listed_as_its_endpoint(tmp_path,
 )
 async def test_what_administers_needs_an_administrator(deployment, method, path):
     async with opened(deployment, await deployment.token(BOB)) as client:
-        assert fault(await client.request(method, path)) == (403, "forbidden")
+        assert fault_code(await client.request(method, path)) == (403, "forbidden")
 
 
 async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
@@ -275,7 +266,7 @@ async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
     async with opened(deployment, made["token"]) as client:
         assert (await client.get("/auth")).json() == {"owner": "carol", "role": "client"}
         assert (await admin.delete(f"/tokens/{made['id']}")).json() == {"ok": True}
-        assert fault(await client.get("/auth")) == (401, "unauthorized")
+        assert fault_code(await client.get("/auth")) == (401, "unauthorized")
 
 
 @pytest.mark.parametrize(
@@ -288,14 +279,17 @@ async def test_a_token_is_made_listed_used_and_revoked(deployment, admin):
         pytest.param(
             {"role": "endpoint", "owner": "x", "endpoint": "a/b"}, "invalid_name", id="bad endpoint"
         ),
+        pytest.param(
+            {"role": "endpoint", "owner": "x", "endpoint": "auth"}, "invalid_name", id="reserved"
+        ),
     ],
 )
 async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
-    assert fault(await admin.post("/tokens", json=body)) == (400, code)
+    assert fault_code(await admin.post("/tokens", json=body)) == (400, code)
 
 
 async def test_revoking_an_unknown_token_is_refused(admin):
-    assert fault(await admin.delete("/tokens/t0")) == (404, "unknown_token")
+    assert fault_code(await admin.delete("/tokens/t0")) == (404, "unknown_token")
 
 
 async def test_a_revoked_token_cuts_the_link_that_it_opened(deployment, admin):
@@ -306,7 +300,7 @@ async def test_a_revoked_token_cuts_the_link_that_it_opened(deployment, admin):
     with anyio.fail_after(5):
         await endpoint.stopped.wait()
     assert endpoint.fatal.status_code == 401
-    assert fault(await admin.get("/node/probe/echo")) == (404, "unknown_endpoint")
+    assert fault_code(await admin.get("/node/probe/echo")) == (404, "unknown_endpoint")
 
 
 async def test_a_revoked_token_cuts_its_listeners(deployment, admin):
@@ -322,19 +316,68 @@ async def test_a_revoked_token_cuts_its_listeners(deployment, admin):
             await anext(chunks)
 
 
+@pytest.mark.parametrize("path", ["/node/probe/trickle", "/node/probe/hang"])
+async def test_a_revoked_token_cuts_its_calls_and_no_others(deployment, admin, path):
+    token, text = await deployment.bridge.tokens.create(Role.CLIENT, "alice")
+    broken = []
+
+    async def call(shown):
+        async with opened(deployment, shown) as client:
+            try:
+                await client.get(path)
+            except httpx.TransportError:
+                broken.append(shown)
+
+    async with anyio.create_task_group() as group:
+        for shown in (text, await deployment.token(ALICE)):
+            group.start_soon(call, shown)
+        probe = probe_of(deployment.endpoints["node"])
+        await until(lambda: probe.entered == 2)
+        assert len(deployment.bridge.proxy.callers) == 2
+        await admin.delete(f"/tokens/{token.id}")
+        await until(lambda: probe.cancelled == 1)
+        probe.go.set()
+    assert broken == [text]
+    assert not deployment.bridge.proxy.callers
+
+
+async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):
+    async with AsyncExitStack() as stack:
+        clients, streams = [], []
+        for _ in range(2):
+            client = opened(deployment, await deployment.token(ALICE))
+            await stack.enter_async_context(client)
+            await client.post("/auth")
+            del client.headers["Authorization"]
+            events = await stack.enter_async_context(client.stream("GET", "/events"))
+            streams.append(events.aiter_bytes())
+            await anext(streams[-1])
+            clients.append(client)
+        await clients[0].delete("/auth")
+        with anyio.fail_after(5), pytest.raises(httpx.TransportError):
+            await anext(streams[0])
+        await until(lambda: len(deployment.bridge.listeners) == 1)
+        assert (await clients[1].get("/auth")).status_code == 200
+
+
 async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
     async with opened(deployment, await deployment.token(ALICE)) as client:
         reply = await client.post("/auth")
         del client.headers["Authorization"]
         assert (await client.get("/auth")).json()["owner"] == "alice"
+        assert fault_code(await client.post("/auth")) == (401, "unauthorized")
         kept = dict(client.cookies)
         await client.delete("/auth")
         client.cookies.update(kept)
-        assert fault(await client.get("/auth")) == (401, "unauthorized")
+        assert fault_code(await client.get("/auth")) == (401, "unauthorized")
     cookie = reply.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert "max-age=43200" in cookie
+
+
+async def test_who_has_no_cookie_may_log_out_too(admin):
+    assert (await admin.delete("/auth")).json() == {"ok": True}
 
 
 async def test_a_cookie_is_not_for_pages_of_another_origin(deployment):
@@ -342,7 +385,7 @@ async def test_a_cookie_is_not_for_pages_of_another_origin(deployment):
         await client.post("/auth")
         del client.headers["Authorization"]
         reply = await client.get("/auth", headers={"Origin": "http://evil.example"})
-    assert fault(reply) == (403, "forbidden")
+    assert fault_code(reply) == (403, "forbidden")
 
 
 async def test_a_disconnected_endpoint_leaves_and_its_name_is_free(deployment, admin):
@@ -360,7 +403,7 @@ async def test_a_disconnected_endpoint_leaves_and_its_name_is_free(deployment, a
     [("nobody", (404, "unknown_endpoint")), ("bridge", (400, "bad_request"))],
 )
 async def test_who_is_not_there_cannot_be_disconnected(admin, name, expected):
-    assert fault(await admin.post(f"/endpoint/disconnect/{name}")) == expected
+    assert fault_code(await admin.post(f"/endpoint/disconnect/{name}")) == expected
 
 
 async def test_an_administrator_stops_the_bridge(deployment, admin):
@@ -403,7 +446,7 @@ async def test_without_authentication_everybody_administers_but_only_as_localhos
         assert (await client.get("/auth")).json()["role"] == "admin"
         assert (await client.post("/auth")).json() == {"ok": True}
         reply = await client.get("/endpoints", headers={"Host": "evil.example"})
-    assert fault(reply) == (403, "forbidden")
+    assert fault_code(reply) == (403, "forbidden")
 
 
 async def test_named_origins_may_call(tmp_path):
@@ -425,6 +468,30 @@ async def test_a_given_token_is_accepted_as_an_administrators(tmp_path, monkeypa
             assert len(deployment.bridge.tokens.list()) == 1
 
 
+async def test_a_token_given_to_an_earlier_process_is_accepted_no_more(tmp_path, monkeypatch):
+    async def tokens_found(given):
+        monkeypatch.setenv("ORBIT_TOKEN", given)
+        async with open_deployment(tmp_path) as deployment:
+            found = []
+            for secret in ("first-secret", "second-secret"):
+                async with opened(deployment, secret) as client:
+                    found.append((await client.get("/auth")).status_code)
+            return found, len(deployment.bridge.tokens.list())
+
+    assert await tokens_found("first-secret") == ([200, 401], 1)
+    assert await tokens_found("second-secret") == ([401, 200], 1)
+    assert await tokens_found("") == ([401, 401], 1)
+
+
+async def test_the_bridges_own_token_may_be_given_and_stays(tmp_path, monkeypatch):
+    async with open_deployment(tmp_path):
+        text = (tmp_path / "bridge" / "admin.token").read_text()
+    for given in (text, "other-secret"):
+        monkeypatch.setenv("ORBIT_TOKEN", given)
+        async with open_deployment(tmp_path) as deployment, opened(deployment, text) as client:
+            assert (await client.get("/auth")).json()["role"] == "admin"
+
+
 async def test_the_first_start_leaves_an_administrators_token_for_this_user_alone(tmp_path):
     for _ in range(2):
         async with open_deployment(tmp_path) as deployment:
@@ -435,35 +502,15 @@ async def test_the_first_start_leaves_an_administrators_token_for_this_user_alon
             assert len(deployment.bridge.tokens.list()) == 1
 
 
-async def test_an_endpoint_that_does_not_describe_its_plugins_is_listed_without(deployment, caplog):
-    token = await endpoint_token(deployment)
-    async with anyio.create_task_group() as group:
+async def test_what_is_described_but_not_served_is_left_out(deployment, admin):
+    node = deployment.bridge.registry.get("node")
+    node.info = attrs.evolve(node.info, plugins={})
+    document = (await admin.post("/endpoint/list")).json()["data"]
+    assert document["endpoints"]["node"]["plugins"] == {}
 
-        async def gibberish(scope, receive, send):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"no ", "more_body": True})
-            await send({"type": "http.response.body", "body": b"description"})
 
-        link = Link(gibberish, group, lambda kind, payload: None, first_id=1)
-        plugin = PluginInfo("mute", "/other/mute", "1")
-        link.send(Kind.HELLO, 0, pack_value(to_data(Hello("login", "0.1.0", {"mute": plugin}))))
-        async with (
-            handshake(deployment, token) as joined,
-            opened(deployment, await deployment.token(ADMIN)) as client,
-        ):
-            group.start_soon(link.run, DialedSocket(joined), 0)
-            await until(lambda: "other" in deployment.bridge.registry.topology())
-            document = (await client.post("/endpoint/list")).json()["data"]
-            assert "other" in document["endpoints"]
-            assert not document["endpoints"]["other"]["plugins"]["mute"].get("ui_config")
-            # What is described but not listed is left out, too.
-            node = deployment.bridge.registry.get("node")
-            node.info = attrs.evolve(node.info, plugins={})
-            document = (await client.post("/endpoint/list")).json()["data"]
-            assert document["endpoints"]["node"]["plugins"] == {}
-            assert (await client.head("/events")).content == b""
-            group.cancel_scope.cancel()
-    assert "endpoint other does not describe its plugins" in caplog.text
+async def test_the_head_of_the_event_stream_has_no_events(admin):
+    assert (await admin.head("/events")).content == b""
 
 
 async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
@@ -492,7 +539,7 @@ async def joined_by_hand(deployment):
 
         link = Link(silent, group, lambda kind, payload: None, first_id=1)
         async with handshake(deployment, token) as joined:
-            group.start_soon(link.run, DialedSocket(joined), 0)
+            group.start_soon(link.run, joined, 0)
             yield link
             group.cancel_scope.cancel()
 

@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 
 import anyio
 import anyio.to_thread
@@ -6,19 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from orbit_core import cli
-from orbit_core.client import Event
+from orbit_core.client import Event, client_class
 from orbit_core.errors import Forbidden, OrbitError, UnknownEndpoint
-from orbit_core.testing import ADMIN, ALICE, open_deployment
+from orbit_core.plugin_client import PluginClient
+from orbit_core.testing import ADMIN, ALICE
 
 pytestmark = pytest.mark.anyio
-
-PROBE = "tests.probe_plugin:ProbePlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
 
 
 @pytest.fixture
@@ -143,12 +138,41 @@ def test_a_failure_is_one_line_and_exits_1(monkeypatch, capsys):
     assert len(error.splitlines()) == 1
 
 
-def test_a_plugins_command_that_cannot_be_loaded_is_told(tmp_path, monkeypatch):
-    installed = tmp_path / "broken-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text("[orbit.commands]\nbroken = no_such_module:x\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    result = CliRunner().invoke(cli.orbit, ["broken"])
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("group = (", "SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("group = 7", "faulty_command:group is no command but of type int"),
+    ],
+    ids=["no import", "no Python", "exits", "no command"],
+)
+def test_a_plugins_command_that_cannot_be_loaded_is_told_and_harms_no_other(
+    tmp_path, monkeypatch, module, reason
+):
+    monkeypatch.delitem(sys.modules, "faulty_command", raising=False)
+    (tmp_path / "faulty_command.py").write_text(module)
+    offer(tmp_path, monkeypatch, "[orbit.commands]\nfaulty = faulty_command:group\n")
+    listed = CliRunner().invoke(cli.orbit, ["--help"], terminal_width=300)
+    assert listed.exit_code == 0
+    assert re.search(r"^  faulty +Broken: ", listed.output, re.MULTILINE)
+    result = CliRunner().invoke(cli.orbit, ["faulty", "submit", "--fast"])
     assert result.exit_code == 1
-    assert "the command broken cannot be loaded" in result.output
+    assert "the command faulty cannot be loaded: " in result.output
+    assert reason in result.output
+
+
+def test_a_plugins_client_that_cannot_be_loaded_is_a_plain_one(tmp_path, monkeypatch, caplog):
+    offer(tmp_path, monkeypatch, "[orbit.clients]\nfaulty = no_such_module:Client\n")
+    assert client_class("faulty") is PluginClient
+    assert "the plugin faulty has a plain client here: no_such_module:Client" in caplog.text
+
+
+def offer(folder, monkeypatch, entry_points):
+    """Install a distribution with these entry points."""
+    installed = folder / "faulty-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(entry_points)
+    monkeypatch.syspath_prepend(str(folder))

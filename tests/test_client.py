@@ -1,3 +1,6 @@
+import sys
+from contextlib import aclosing
+
 import anyio
 import anyio.to_thread
 import httpx
@@ -5,6 +8,7 @@ import pytest
 
 from orbit_core import BridgeClient
 from orbit_core import client as client_module
+from orbit_core._events import KEEP_ALIVE_COMMENT
 from orbit_core._transport import RetryTransport
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
@@ -20,27 +24,12 @@ from orbit_core.errors import (
     UnknownRoute,
 )
 from orbit_core.testing import ADMIN, ALICE, open_deployment
+from tests.probe_plugin import notify
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client() as found:
-        yield found
-
-
-async def notify(client, data):
-    await client.request("POST", "/node/probe/notify", {"data": data})
+NOTES = "tests.notes_plugin:NotesPlugin"
 
 
 async def test_endpoints_and_plugins_are_described(client):
@@ -140,7 +129,7 @@ async def test_callbacks_hear_what_they_asked_for_and_may_fail(client, caplog):
     await until(lambda: heard)
     assert heard == [("node", "probe", "news", 1)]
     assert list(topologies[0]) == ["node"]
-    assert "a callback failed" in caplog.text
+    assert f"the callback {broken!r} failed" in caplog.text
     client.unregister_callback("node", "probe", "news", note)
     client.unregister_topology_callback(topologies.append)
     plugin = await client.get_endpoint_client("node").get_plugin("probe")
@@ -158,11 +147,43 @@ async def test_callbacks_need_an_open_client(deployment):
     await client.close()
 
 
+async def test_a_client_that_is_not_open_says_so(deployment):
+    client = AsyncBridgeClient(deployment.url)
+    with pytest.raises(
+        RuntimeError, match=r"^this client is not open: use it as a context manager"
+    ):
+        await client.list_endpoints()
+
+
+async def test_opening_a_client_does_not_block_the_loop(deployment, unblocked, monkeypatch):
+    monkeypatch.setenv("ORBIT_URL", deployment.url)
+    monkeypatch.setenv("ORBIT_TOKEN", await deployment.token())
+    async with AsyncBridgeClient() as client:
+        assert await client.get_endpoint_client("node").get_plugin("probe")
+
+
+async def test_a_client_knows_its_bridge(deployment, client):
+    assert client.url == deployment.url
+
+
 async def test_a_listener_that_is_refused_says_so(deployment, caplog):
     async with AsyncBridgeClient(deployment.url, token="orbit_wrong") as client:
         with pytest.raises(DeadlineExceeded):
             await client.wait_for_listener(timeout=0.2)
     assert "no more notifications arrive" in caplog.text
+
+
+async def test_a_comment_that_keeps_an_event_stream_alive_is_no_event():
+    topology, news = b'{"topic": "topology", "data": {}}', b'{"topic": "notification", "data": {}}'
+    body = b"id: e-1\ndata: %s\n\n%sid: e-2\ndata: %s\n\n"
+    content = body % (topology, KEEP_ALIVE_COMMENT, news)
+    headers = {"Content-Type": "text/event-stream"}
+    inner = Failing(httpx.Response(200, headers=headers, content=content))
+    async with (
+        AsyncBridgeClient.over(inner, "http://x") as client,
+        aclosing(client.events()) as heard,
+    ):
+        assert [(await anext(heard)).kind for _ in range(2)] == ["topology", "notification"]
 
 
 async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
@@ -182,7 +203,20 @@ async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
     await events.aclose()
 
 
-async def test_events_come_again_after_the_bridge_was_restarted(tmp_path):
+async def test_an_event_stream_that_broke_before_its_first_event_misses_none(deployment, client):
+    events = client.events(topic="news")
+    assert (await anext(events)).kind == "topology"
+    (connection,) = deployment.bridge.listeners
+    connection.abort()
+    await notify(client, 1)
+    with anyio.fail_after(10):
+        while (event := await anext(events)).kind != "notification":
+            pass
+    assert event.data["data"] == 1
+    await events.aclose()
+
+
+async def test_a_bridge_that_was_restarted_tells_of_a_gap(tmp_path):
     async with open_deployment(tmp_path) as first:
         url, token = first.url, await first.token()
     config = BridgeConfig(
@@ -190,11 +224,31 @@ async def test_events_come_again_after_the_bridge_was_restarted(tmp_path):
     )
     async with AsyncBridgeClient(url, token=token) as client:
         events = client.events()
-        for _ in range(2):
-            async with open_bridge(config):
-                with anyio.fail_after(15):
-                    assert (await anext(events)).kind == "topology"
+        async with open_bridge(config):
+            assert (await anext(events)).kind == "topology"
+        async with open_bridge(config):
+            with anyio.fail_after(15):
+                found = [await anext(events), await anext(events)]
         await events.aclose()
+    assert [event.kind for event in found] == ["topology", "gap"]
+    assert found[1].data["lost"] is None
+
+
+FORGETFUL = """
+import sys
+from orbit_core import BridgeClient
+bridge = BridgeClient(sys.argv[1], token=sys.argv[2])
+bridge.register_topology_callback(lambda endpoints: None)
+bridge.wait_for_listener()
+sys.exit("on purpose")
+"""
+
+
+async def test_a_script_that_fails_before_it_closes_its_client_ends(deployment):
+    command = [sys.executable, "-c", FORGETFUL, deployment.url, await deployment.token()]
+    with anyio.fail_after(30):
+        done = await anyio.run_process(command, check=False)
+    assert (done.returncode, done.stderr) == (1, b"on purpose\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -265,6 +319,13 @@ async def test_what_is_no_use_to_repeat_is_a_lost_connection(failure, method, pa
     assert inner.calls == 1
 
 
+async def test_a_lost_connection_without_words_is_called_by_its_name():
+    inner = Failing(httpx.ReadTimeout(""))
+    async with AsyncBridgeClient.over(inner, "http://x") as client:
+        with pytest.raises(ConnectionLost, match=r"^GET /endpoints: ReadTimeout$"):
+            await client.request("GET", "/endpoints")
+
+
 async def test_a_busy_answer_is_returned_when_patience_is_over():
     inner = Failing(httpx.Response(429, headers={"Retry-After": "60"}))
     assert (await sent(inner, "GET", 1.0)).status_code == 429
@@ -272,7 +333,8 @@ async def test_a_busy_answer_is_returned_when_patience_is_over():
 
 async def test_a_certificate_that_is_none_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot be used"):
-        AsyncBridgeClient("https://localhost", tmp_path / "nowhere.pem")
+        async with AsyncBridgeClient("https://localhost", tmp_path / "nowhere.pem"):
+            pass
 
 
 async def test_a_plugins_own_client_class_is_found(tmp_path):
@@ -341,6 +403,22 @@ async def test_a_blocking_stream_that_fails_raises_its_error(deployment):
             list(plugin.stream("nothing"))
 
     await blocking(deployment, work)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [({}, 0), ({"sid": "mine"}, 1), ({"lifetime": "persistent"}, 1)],
+    ids=["opened", "attached", "persistent"],
+)
+async def test_a_session_ends_with_a_blocking_client_that_opened_it(deployment, settings, left):
+    def work(client):
+        notes = client.get_endpoint_client("desk").get_plugin("notes", **settings)
+        assert len(notes.get("list_sessions")["sessions"]) == 1
+        notes.close()
+        return notes.get("list_sessions")["sessions"]
+
+    async with deployment.endpoint("desk", [NOTES]):
+        assert len(await blocking(deployment, work)) == left
 
 
 async def test_closing_a_blocking_client_twice_does_nothing(deployment):

@@ -17,6 +17,7 @@ from orbit_core.config import (
     resolve_access,
     setting,
     state_home,
+    take,
     write_private,
 )
 from orbit_core.errors import ConfigError
@@ -215,6 +216,14 @@ def test_an_argument_comes_before_environment_file_and_local_bridge(home, monkey
     assert resolve_access("https://arg", "arg-token", "/arg.pem", file=file) == Access(
         "https://arg", "arg-token", Path("/arg.pem")
     )
+
+
+def test_what_is_taken_from_the_environment_is_gone(monkeypatch):
+    monkeypatch.setenv("RADICAL_ORBIT_BRIDGE_TOKEN", "older")
+    monkeypatch.setenv("ORBIT_TOKEN", "secret")
+
+    assert take("ORBIT_TOKEN") == "secret"
+    assert take("ORBIT_TOKEN") is None
 
 
 def test_the_local_bridge_is_found_with_its_token_and_certificate(home):

@@ -1,6 +1,7 @@
 import os
 import re
 import sys
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,21 @@ from typing import Any
 import anyio
 import pytest
 
-from orbit_core.testing import Deployment, open_deployment
+from orbit_core.testing import Deployment, open_deployment, open_plugin
+from tests.pages import run_page
+from tests.processes import quiet_port
 
 # PSI/J leaves the pipe of a local job to the garbage collector.
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file <_io.BufferedReader:ResourceWarning"),
 ]
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 PLUGINS = ["orbit_sysinfo.plugin:SysInfoPlugin", "orbit_psij.plugin:PSIJPlugin"]
 LINK = re.compile(r"\]\(([^)#]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -57,6 +61,68 @@ async def test_the_listener_hears_a_job(deployment: Deployment) -> None:
             job = await psij.submit_job({"executable": "/bin/true"})
             await psij.wait_job(job["job_id"])
     assert said[0].startswith("connected: node7\nnode7 psij job_status {")
+
+
+def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
+    port = str(quiet_port())
+    settings = tmp_path / ".config" / "orbit" / "orbit.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"[bridge]\nport = {port}\n")
+    page = ROOT / "docs" / "tutorial" / "first-job.md"
+    said = run_page(page, tmp_path, without="Install", _8000=port)
+    assert said.startswith("NAME ")
+    for part in (
+        "\nstep 1\nstep 2\nstep 3\n",
+        " COMPLETED\nexit code 0\n",
+        "\nended as COMPLETED\n1\n2\n3\n{",
+        '"state":"COMPLETED"',
+        '"status":"canceled"',
+    ):
+        assert part in said
+    assert said.endswith('{"ok":true}')
+    assert f"bridge ready: http://127.0.0.1:{port}\n" in (tmp_path / "1.log").read_text()
+    ready = f"endpoint node7 ready: linked to http://127.0.0.1:{port}, plugins: psij, sysinfo"
+    assert f"{ready}\n" in (tmp_path / "2.log").read_text()
+    assert "node7 psij job_status {" in (tmp_path / "3.log").read_text()
+
+
+def test_the_commands_for_tls_run(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "run-a-bridge-with-tls.md"
+    names = {"hub.example.org": "localhost", "_8443": str(quiet_port())}
+    said = run_page(page, tmp_path, **names)
+    heading, bridge, node = said.splitlines()[-3:]
+    assert heading.split() == ["NAME", "ROLE", "LIVENESS", "PLUGINS"]
+    assert (bridge.split()[0], node.split()[0]) == ("bridge", "node7")
+
+
+async def test_the_plugin_that_is_shown_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown, tried = PYTHON.findall((ROOT / "docs" / "how-to" / "write-a-plugin.md").read_text())
+    imports = "from orbit_core import Plugin\nfrom orbit_example.plugin import ExampleSession\n"
+    (tmp_path / "shown.py").write_text(imports + shown)
+    monkeypatch.syspath_prepend(ROOT / "templates" / "plugin")
+    monkeypatch.syspath_prepend(tmp_path)
+    async with (
+        open_plugin("shown:ExamplePlugin", tmp_path / "a", instance="example") as tested,
+        tested.http() as http,
+    ):
+        reply = await http.post("/example/add/default")
+        assert reply.json() == {"value": 1}
+    names: dict[str, Any] = {"open_plugin": open_plugin, "tmp_path": tmp_path / "b"}
+    exec("async def try_it():\n" + textwrap.indent(tried, "    ") + "    return reply", names)
+    assert (await names["try_it"]()).json() == {"value": 5}
+
+
+@pytest.mark.parametrize("plugin", ["psij", "sysinfo"])
+async def test_the_python_on_a_plugins_page_runs(deployment: Deployment, plugin: str) -> None:
+    page = ROOT / "orbit_plugins" / plugin / "README.md"
+    (shown,) = PYTHON.findall(page.read_text())
+    with anyio.fail_after(60):
+        done = await anyio.run_process(
+            [sys.executable, "-c", shown], env=await environment(deployment), stderr=None
+        )
+    assert done.stdout
 
 
 def test_the_readme_shows_the_first_job_as_it_is() -> None:

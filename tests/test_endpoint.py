@@ -1,4 +1,7 @@
+from functools import partial
+
 import anyio
+import httpx
 import pytest
 
 from orbit_core import endpoint as endpoint_module
@@ -10,35 +13,22 @@ from orbit_core.errors import (
     ConfigError,
     ConnectionLost,
     DeadlineExceeded,
+    EndpointLost,
     Forbidden,
     InvalidName,
     NameInUse,
+    OrbitError,
     Unauthorized,
 )
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
+from tests.early_plugin import EARLY
+from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
 HOST = HostInfo(HostRole.STANDALONE)
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client() as found:
-        yield found
-
-
-def probe(endpoint):
-    return endpoint.host.plugins.served["probe"].plugin
 
 
 def lonely(deployment, tmp_path, **changes):
@@ -63,6 +53,21 @@ async def test_an_endpoint_comes_back_by_itself_when_its_bridge_restarts(tmp_pat
         assert not endpoint.stopped.is_set()
 
 
+async def test_an_endpoint_that_cannot_write_its_key_is_back_all_the_same(
+    deployment, client, caplog
+):
+    endpoint = deployment.endpoints["node"]
+    key = endpoint.host.store.path.parent / "resume.key"
+    key.unlink()
+    key.mkdir()
+    for _ in range(2):
+        deployment.bridge.registry.remove("node", EndpointLost("forgotten"))
+        await until(lambda: deployment.bridge.registry.topology().get("node"))
+    assert await client.request("GET", "/node/probe/echo")
+    assert not endpoint.stopped.is_set()
+    assert "the name is kept only until this endpoint stops" in caplog.text
+
+
 async def test_a_call_goes_on_when_the_network_breaks_under_it(deployment, client):
     endpoint = deployment.endpoints["node"]
     answers = []
@@ -73,10 +78,10 @@ async def test_a_call_goes_on_when_the_network_breaks_under_it(deployment, clien
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(call)
-            await until(lambda: probe(endpoint).entered)
+            await until(lambda: probe_of(endpoint).entered)
             endpoint.link.cut()
             await until(lambda: endpoint.link.is_attached)
-            probe(endpoint).go.set()
+            probe_of(endpoint).go.set()
     assert answers == [{"went": True}]
 
 
@@ -119,6 +124,12 @@ async def test_a_plugin_hears_an_answer_that_came_before_its_body_was_taken(clie
     assert reply["status"] == 404
 
 
+async def test_a_plugin_hears_that_an_answer_broke_off(deployment, client):
+    with pytest.raises(OrbitError) as told:
+        await client.request("POST", "/node/probe/hub", {"path": "/node/probe/break"})
+    assert told.value.detail == "broken on purpose"
+
+
 async def test_a_plugin_may_not_call_the_endpoint_of_another_owner(deployment, client):
     async with deployment.endpoint("hers", [PROBE], owner="bob"):
         body = {"path": "/hers/probe/echo"}
@@ -127,13 +138,20 @@ async def test_a_plugin_may_not_call_the_endpoint_of_another_owner(deployment, c
     assert reply["answer"]["code"] == "forbidden"
 
 
+async def test_a_plugin_may_call_the_shared_endpoint_of_another_owner(deployment, client):
+    async with deployment.endpoint("everybodys", [PROBE], owner="bob", shared=True):
+        body = {"path": "/everybodys/probe/echo"}
+        reply = await client.request("POST", "/node/probe/hub", body)
+    assert (reply["status"], reply["answer"]["endpoint"]) == (200, "node")
+
+
 async def test_a_plugin_is_told_an_unknown_endpoint(client):
     reply = await client.request("POST", "/node/probe/hub", {"path": "/nobody/x"})
     assert (reply["status"], reply["answer"]["code"]) == (404, "unknown_endpoint")
 
 
 async def test_plugins_hear_who_comes_and_goes(deployment):
-    heard = probe(deployment.endpoints["node"]).topologies
+    heard = probe_of(deployment.endpoints["node"]).topologies
     async with deployment.endpoint("other"):
         await until(lambda: "other" in heard[-1])
     await until(lambda: "other" not in heard[-1])
@@ -196,6 +214,20 @@ async def test_an_endpoint_with_a_wrong_setting_does_not_start(deployment, tmp_p
             pass
 
 
+async def test_what_a_plugin_says_and_asks_before_the_first_link_is_not_lost(deployment, client):
+    events = client.events(topic="news")
+    assert (await anext(events)).kind == "topology"
+    async with deployment.endpoint("other", [EARLY]) as endpoint:
+        plugin = endpoint.host.plugins.served["early"].plugin
+        with anyio.fail_after(10):
+            await plugin.answered.wait()
+            while (event := await anext(events)).kind != "notification":
+                pass
+    await events.aclose()
+    assert plugin.endpoints == ["node", "other"]
+    assert (event.data["plugin"], event.data["data"]) == ("early", "loaded")
+
+
 async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_path, caplog):
     config = lonely(deployment, tmp_path, url="http://127.0.0.1:9")
     async with open_endpoint(config, HOST, token="x") as endpoint:
@@ -206,7 +238,7 @@ async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_pat
 async def test_a_notification_is_dropped_and_told_when_too_many_wait(
     deployment, monkeypatch, caplog
 ):
-    plugin = probe(deployment.endpoints["node"])
+    plugin = probe_of(deployment.endpoints["node"])
     monkeypatch.setattr("orbit_core._link.UNACKNOWLEDGED_LIMIT", -1)
     plugin.context.notify("news", 1)
     await until(lambda: "a notification of probe was dropped" in caplog.text)
@@ -233,6 +265,12 @@ async def test_a_topology_that_is_none_breaks_the_link_and_it_begins_anew(
         await client.wait_for_endpoint("node")
 
 
+async def test_opening_an_endpoint_again_does_not_block_the_loop(deployment, unblocked):
+    for _ in range(2):
+        async with deployment.endpoint("other", [PROBE]) as endpoint:
+            assert endpoint.linked.is_set()
+
+
 async def test_what_a_later_bridge_may_say_is_passed_over(deployment, client):
     link = deployment.bridge.registry.get("node").link
     link.send(Kind.HELLO, 0, pack_value({}))
@@ -252,21 +290,61 @@ async def test_an_endpoint_told_to_stop_dials_no_more(deployment):
 
 async def test_a_call_through_the_hub_that_its_caller_leaves_is_cancelled(deployment, client):
     async with deployment.endpoint("other", [PROBE]) as other:
-        hub = probe(other).context.hub
+        hub = probe_of(other).context.hub
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 group.start_soon(hub.http.get, "/node/probe/hang")
-                await until(lambda: probe(deployment.endpoints["node"]).entered)
+                await until(lambda: probe_of(deployment.endpoints["node"]).entered)
                 group.cancel_scope.cancel()
-        await until(lambda: probe(deployment.endpoints["node"]).cancelled)
+        await until(lambda: probe_of(deployment.endpoints["node"]).cancelled)
+
+
+async def test_a_body_through_the_hub_is_made_as_it_is_taken(deployment):
+    made = []
+
+    async def body():
+        while len(made) < 1000:
+            made.append(True)
+            yield bytes(2**17)
+
+    node = probe_of(deployment.endpoints["node"])
+    async with deployment.endpoint("other", [PROBE]) as other:
+        http = probe_of(other).context.hub.http
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(http.post, "/node/probe/hang", content=body()))
+                await until(lambda: node.entered)
+                await anyio.wait_all_tasks_blocked()
+                assert len(made) < 100
+                group.cancel_scope.cancel()
+        made.clear()
+        with anyio.fail_after(30):
+            reply = await http.post("/node/probe/sink", content=body())
+    assert reply.json() == {"size": 1000 * 2**17}
+
+
+async def test_a_plugin_says_how_long_it_waits_for_an_answer(deployment, monkeypatch):
+    monkeypatch.setattr(endpoint_module, "EXPIRY_INTERVAL", 0.01)
+    async with deployment.endpoint("other", [PROBE]) as other:
+        http = probe_of(other).context.hub.http
+        with anyio.fail_after(10):
+            with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.05 s"):
+                await http.get("/node/probe/hang", timeout=0.05)
+            async with http.stream("GET", "/node/probe/trickle", timeout=0.2) as reply:
+                parts = reply.aiter_bytes()
+                assert await anext(parts) == b"part\n"
+                with pytest.raises(httpx.ReadTimeout, match=r"nothing came for 0\.2 s"):
+                    await anext(parts)
+            reply = await http.get("/node/probe/echo", timeout=None)
+    assert reply.status_code == 200
 
 
 async def test_a_body_through_the_hub_that_breaks_off_is_a_lost_connection(deployment):
     async with deployment.endpoint("other", [PROBE]) as other:
-        hub = probe(other).context.hub
+        hub = probe_of(other).context.hub
 
         async def cut():
-            await until(lambda: probe(deployment.endpoints["node"]).entered)
+            await until(lambda: probe_of(deployment.endpoints["node"]).entered)
             other.link.reset(ConnectionLost("the bridge was restarted during the call"))
 
         with anyio.fail_after(10):

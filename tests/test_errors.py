@@ -92,3 +92,12 @@ def test_the_first_class_keeps_a_code_that_two_claim():
 
 def test_an_error_carries_when_to_try_again():
     assert Unavailable("later", retry_after=2.5).retry_after == 2.5
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError("refused"), "refused"), (TimeoutError(), "TimeoutError")],
+    ids=["words", "none"],
+)
+def test_a_reason_is_never_empty(error, reason):
+    assert errors.reason_of(error) == reason

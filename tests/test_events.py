@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import anyio
 import pytest
@@ -8,23 +9,10 @@ from orbit_core._events import EventRing, Filter
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Notification
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.probe_plugin import PROBE, notify, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-PROBE = "tests.probe_plugin:ProbePlugin"
-
-
-@pytest.fixture
-async def deployment(tmp_path):
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as found:
-        yield found
-
-
-@pytest.fixture
-async def client(deployment):
-    async with deployment.client(ALICE) as found:
-        yield found
 
 
 class Listening:
@@ -54,11 +42,6 @@ def listen(client, last=None, **parameters):
     return client.http.stream("GET", "/events", params=parameters, headers=headers)
 
 
-async def notify(client, data, topic="news", owner=None):
-    body = {"topic": topic, "data": data, "owner": owner}
-    await client.request("POST", "/node/probe/notify", body)
-
-
 async def arrived(deployment, count):
     await until(lambda: deployment.bridge.ring.end >= count)
 
@@ -82,6 +65,29 @@ async def test_a_notification_has_the_documented_frame(client):
     assert {key: data[key] for key in ("endpoint", "plugin", "topic", "data", "seq")} == {
         "endpoint": "node", "plugin": "probe", "topic": "news", "data": {"n": 1}, "seq": 1,
     }  # fmt: skip
+
+
+async def test_a_listener_that_only_heard_the_topology_hears_what_it_missed(deployment, client):
+    async with listen(client) as response:
+        last, _ = await Listening(response).event("topology")
+    await notify(client, 1)
+    await arrived(deployment, 1)
+    async with listen(client, last) as response:
+        stream = Listening(response)
+        again, _ = await stream.event("topology")
+        _, data = await stream.event()
+    assert again == last
+    assert data["data"] == 1
+
+
+async def test_a_topology_after_a_notification_does_not_take_its_listener_back(deployment, client):
+    async with listen(client, topic="other") as response:
+        stream = Listening(response)
+        first, _ = await stream.event("topology")
+        await notify(client, 1)
+        async with deployment.endpoint("second"):
+            second, _ = await stream.event("topology")
+    assert (first[-2:], second[-2:]) == ("-0", "-1")
 
 
 async def test_a_change_of_the_topology_is_told(deployment, client):
@@ -115,7 +121,7 @@ async def test_a_listener_that_comes_back_hears_what_it_missed_once(deployment, 
 async def test_the_last_event_id_may_come_as_a_parameter(deployment, client):
     await notify(client, 1)
     await arrived(deployment, 1)
-    epoch = deployment.bridge.ring._epoch
+    epoch = deployment.bridge.ring._epoch.decode()
     async with listen(client, last_event_id=f"{epoch}-0") as response:
         assert (await Listening(response).event())[1]["data"] == 1
 
@@ -123,8 +129,16 @@ async def test_the_last_event_id_may_come_as_a_parameter(deployment, client):
 @pytest.mark.parametrize("last", ["other-5", "nonsense", "-", "x-²"])
 async def test_an_id_of_another_time_brings_a_gap(client, last):
     async with listen(client, last_event_id=last) as response:
-        _, gap = await Listening(response).event("gap")
+        stream = Listening(response)
+        topology = await stream.frame()
+        present, gap = await stream.event("gap")
     assert gap["lost"] is None
+    assert "id" not in topology
+    async with listen(client, present) as response:
+        stream = Listening(response)
+        assert (await stream.event("topology"))[0] == present
+        await notify(client, 1)
+        assert (await stream.event())[1]["data"] == 1
 
 
 async def test_what_the_ring_no_longer_holds_is_a_counted_gap(tmp_path):
@@ -136,13 +150,14 @@ async def test_what_the_ring_no_longer_holds_is_a_counted_gap(tmp_path):
         for number in range(20):
             await notify(client, number)
         await arrived(deployment, 20)
-        last = f"{deployment.bridge.ring._epoch}-1"
+        last = f"{deployment.bridge.ring._epoch.decode()}-1"
         async with listen(client, last) as response:
             stream = Listening(response)
-            _, gap = await stream.event("gap")
+            told, gap = await stream.event("gap")
             _, first = await stream.event()
     assert gap["lost"] == first["data"] - 1
     assert gap["resumes_after"] == first["data"]
+    assert told == last.removesuffix("1") + str(gap["resumes_after"])
 
 
 @pytest.mark.parametrize(
@@ -230,10 +245,21 @@ async def test_an_event_larger_than_the_ring_is_a_gap_and_ends_nothing():
     await events.aclose()
 
 
+async def test_the_ring_keeps_an_events_bytes_alone():
+    class Data(list):
+        pass
+
+    found, data = ring(), Data()
+    kept = weakref.ref(data)
+    found.append(news(data))
+    del data
+    assert kept() is None
+
+
 async def test_an_old_event_leaves_the_ring():
     found = ring(max_seconds=-1.0)
     found.append(news(1))
-    events = found.listen(Filter(ADMIN), f"{found._epoch}-0")
+    events = found.listen(Filter(ADMIN), f"{found._epoch.decode()}-0")
     await anext(events)
     with anyio.fail_after(5):
         assert b'"gap"' in await anext(events)
@@ -244,7 +270,7 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
     found = ring(max_bytes=10_000_000)
     for number in range(2000):
         found.append(news(number))
-    events = found.listen(Filter(ADMIN, topic="news"), f"{found._epoch}-0")
+    events = found.listen(Filter(ADMIN, topic="news"), f"{found._epoch.decode()}-0")
     text = b""
     with anyio.fail_after(5):
         while text.count(b"\nid: ") + text.startswith(b"id: ") < 1999:
@@ -256,6 +282,26 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
     ]
     assert numbers == list(range(2000))
     await events.aclose()
+
+
+async def test_a_plugin_whose_listening_stalls_begins_anew_and_misses_nothing(
+    deployment, client, monkeypatch
+):
+    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    hub = probe_of(deployment.endpoints["node"]).context.hub
+    events = hub.events(topic="news")
+    await anext(events)
+    for number in range(5):
+        await notify(client, [number, "x" * 1_000_000])
+    await until(lambda: not deployment.bridge.ring.listeners)
+    found = []
+    with anyio.fail_after(20):
+        while len(found) < 5:
+            event = await anext(events)
+            if event.kind == "notification":
+                found.append(event.data["data"][0])
+    await events.aclose()
+    assert found == list(range(5))
 
 
 async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):

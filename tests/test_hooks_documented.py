@@ -3,9 +3,11 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import attrs
 import pytest
 
 from orbit_core import command, values, web
+from orbit_core.config import BridgeConfig, ClientConfig, EndpointConfig
 from orbit_core.errors import OrbitError
 from orbit_core.hookspecs import HookSpecs
 
@@ -61,3 +63,16 @@ def test_an_error_code_is_listed_with_its_status(kind: type[OrbitError]) -> None
     if kind.code not in ("config_error", "state_in_use"):
         line = rf"^\| {kind.status} \|.*`{kind.code}`"
         assert re.search(line, (REFERENCE / "http.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("bridge", BridgeConfig), ("endpoint", EndpointConfig), ("client", ClientConfig)],
+)
+def test_a_section_of_the_configuration_is_documented_with_all_its_settings(
+    section: str, kind: type[attrs.AttrsInstance]
+) -> None:
+    text = (REFERENCE / "configuration.md").read_text()
+    table = text.partition(f"## `[{section}]`")[2].partition("## ")[0]
+    rows = "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert sorted(re.findall(r"`(\w+)`", rows)) == sorted(attrs.fields_dict(kind))

@@ -6,13 +6,12 @@ import anyio
 import attrs
 import httpx
 import pytest
-from starlette.routing import Route
 
 from orbit_core import OrbitError, hookimpl
 from orbit_core import _host as host_module
-from orbit_core._host import PluginHost, describe_route, open_host
+from orbit_core._host import PluginHost, open_host
 from orbit_core.errors import ConfigError
-from orbit_core.models import HostInfo, HostRole, Notification, PluginInfo, RouteDescription
+from orbit_core.models import HostInfo, HostRole, Notification, PluginInfo
 from orbit_core.testing import ALICE, Recorder
 from tests.notes_plugin import NotesPlugin
 from tests.test_plugins import entry
@@ -136,8 +135,9 @@ async def test_the_description_has_routes_pages_and_what_is_not_served(host):
     notes, module = document["plugins"]["notes"], document["plugins"]["module"]
     assert notes["namespace"] == "/node/notes"
     assert notes["ui_config"]["title"] == "Notes"
-    add = {"path": "/add/{sid}", "methods": ["POST"], "summary": "Add a note."}
-    assert add in notes["routes"]
+    (add,) = [route for route in notes["routes"] if route["path"] == "/add/{sid}"]
+    assert (add["methods"], add["summary"], add["body"]) == (["POST"], "Add a note.", None)
+    assert add["answer"]["type"] == "object"
     assert module["ui_config"]["title"] == "module"
     assert [(status["name"], status["state"]) for status in document["statuses"]] == [
         ("notes", "served"),
@@ -146,14 +146,6 @@ async def test_the_description_has_routes_pages_and_what_is_not_served(host):
         ("bare", "not selected"),
         ("busy", "not selected"),
     ]
-
-
-def test_a_route_without_documentation_has_no_summary():
-    async def handler(request: Any) -> None: ...
-
-    route = Route("/x", handler, methods=["PUT", "DELETE"])
-
-    assert describe_route(route, "/p") == RouteDescription("/p/x", ["DELETE", "PUT"], "")
 
 
 async def test_a_reserved_instance_name_is_refused(host):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from orbit_core import host_role
+from orbit_core.batch import Slurm
 from orbit_core.host_role import detect_host
 from orbit_core.models import HostInfo, HostRole
 
@@ -48,7 +48,7 @@ async def test_beside_a_scheduler_that_answers_the_host_is_for_logins(host, comm
 
 
 async def test_a_scheduler_that_only_fails_does_not_count(host):
-    install(host, "sinfo", "#!/bin/sh\nexit 1\n")
+    install(host, "sinfo", "#!/bin/sh\necho no controller >&2; exit 1\n")
     install(host, "qstat", "#!/bin/sh\nexit 0\n")
 
     assert (await detect_host()).scheduler == "pbs"
@@ -58,14 +58,14 @@ async def test_a_scheduler_that_cannot_be_started_is_logged(host, caplog):
     install(host, "sinfo", "#!/no/such/interpreter\n")
 
     assert (await detect_host()).role is HostRole.STANDALONE
-    assert "sinfo is installed but does not answer: [Errno 2] No such file" in caplog.text
+    assert "slurm is installed but does not answer: sinfo cannot be started" in caplog.text
 
 
 async def test_a_scheduler_that_does_not_answer_in_time_is_logged(host, caplog, monkeypatch):
-    monkeypatch.setattr(host_role, "DEADLINE", 0.2)
+    monkeypatch.setattr(Slurm.run, "__kwdefaults__", {"deadline": 0.2})
     fifo = host / "never"
     os.mkfifo(fifo)
-    install(host, "qstat", f"#!/bin/sh\nread line < {fifo}\n")
+    install(host, "sinfo", f"#!/bin/sh\nread line < {fifo}\n")
 
     assert (await detect_host()).role is HostRole.STANDALONE
-    assert "qstat is installed but does not answer: no answer in time" in caplog.text
+    assert "--format=%P: no answer within 0.2 s" in caplog.text

@@ -1,6 +1,8 @@
+import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -19,8 +21,16 @@ from orbit_core._frames import (
     pack_count,
     pack_request,
     pack_response,
+    split_message,
 )
-from orbit_core._link import CALL_LIMIT, UNACKNOWLEDGED_LIMIT, Link, SocketClosed
+from orbit_core._link import (
+    CALL_LIMIT,
+    HELD_LIMIT,
+    UNACKNOWLEDGED_HIGH,
+    UNACKNOWLEDGED_LIMIT,
+    Link,
+    SocketClosed,
+)
 from orbit_core._stream import WINDOW
 from orbit_core.errors import (
     ConnectionLost,
@@ -41,35 +51,43 @@ class Wire:
     def __init__(self, size=100):
         self.size = size
         self.waiting = []
-        self.event = anyio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.closed = anyio.Event()
         self.is_closed = False
-        self.peer = None
+        self.peer = self.receive = self.resume = None
 
-    async def send(self, message):
-        while len(self.peer.waiting) >= self.size and not self.is_closed:
-            self.peer.event = anyio.Event()
-            await self.peer.event.wait()
+    @property
+    def is_busy(self):
+        return len(self.peer.waiting) >= self.size
+
+    @property
+    def unsent(self):
+        return len(self.peer.waiting)
+
+    def listen(self, receive, resume):
+        self.receive, self.resume = receive, resume
+        self.loop.call_soon(self.deliver)
+
+    def write(self, message):
         if self.is_closed:
             raise SocketClosed
         self.peer.waiting.append(bytes(message))
-        self.peer.event.set()
-        await anyio.lowlevel.checkpoint()
+        self.loop.call_soon(self.peer.deliver)
 
-    async def receive(self):
-        while not self.waiting and not self.is_closed:
-            self.event = anyio.Event()
-            await self.event.wait()
-        if self.is_closed:
-            raise SocketClosed
-        message = self.waiting.pop(0)
-        self.event.set()
-        await anyio.lowlevel.checkpoint()
-        return message
+    def deliver(self):
+        while self.receive is not None and self.waiting and not self.is_closed:
+            was_busy = self.peer.is_busy
+            self.receive(self.waiting.pop(0))
+            if was_busy and not self.peer.is_busy and self.peer.resume is not None:
+                self.peer.resume()
+
+    async def wait_closed(self):
+        await self.closed.wait()
 
     def abort(self):
         for wire in (self, self.peer):
             wire.is_closed = True
-            wire.event.set()
+            wire.closed.set()
 
 
 def wires(size=100):
@@ -132,6 +150,17 @@ async def echo(scope, receive, send):
         message = await receive()
         more = message["more_body"]
         await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+
+async def never(scope, receive, send):
+    await anyio.sleep_forever()
+
+
+LARGE = bytes(CHUNK)
+
+
+async def large(scope, receive, send):
+    await Response(LARGE)(scope, receive, send)
 
 
 async def whole(stream):
@@ -401,6 +430,35 @@ async def test_a_new_link_ends_the_calls_and_forgets_what_waits():
         assert await whole(links.bridge.call(head(), b"new", fin=True)) == b"new"
 
 
+async def test_what_was_never_sent_is_sent_on_a_new_link_behind_its_hello():
+    async with anyio.create_task_group() as group:
+        links = Pair(group, echo)
+        links.endpoint.send_event(b"one")
+        unsent = links.endpoint.call(head(), b"", fin=False)
+        await unsent.write(b"body", fin=True)
+        left = links.endpoint.call(head(), b"left", fin=True)
+        left.cancel(ConnectionLost("the caller left"))
+        links.endpoint.send(Kind.SHUTDOWN, 0, b"")
+        links.endpoint.renew(ConnectionLost("restarted"), b"hello")
+        links.connect()
+        with anyio.fail_after(5):
+            assert await whole(unsent) == b"body"
+        assert links.heard == [(Kind.HELLO, b"hello"), (Kind.EVENT, b"one")]
+        group.cancel_scope.cancel()
+
+
+async def test_a_call_that_was_sent_ends_when_the_link_begins_anew():
+    async with pair(never) as links:
+        sent = links.endpoint.call(head(), b"", fin=True)
+        await until(lambda: links.bridge.served)
+        links.endpoint.cut()
+        unsent = links.endpoint.call(head(), b"", fin=True)
+        links.endpoint.renew(ConnectionLost("restarted"), b"hello")
+        with pytest.raises(ConnectionLost, match="restarted"):
+            await sent.response()
+        assert unsent.error is None
+
+
 async def test_a_handler_of_an_ended_call_cannot_answer_a_later_one():
     told = []
 
@@ -430,6 +488,69 @@ async def test_notifications_are_refused_when_megabytes_wait():
         assert not link.send_event(b"more")
 
 
+async def test_a_call_is_refused_when_megabytes_wait():
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=1)
+        link.send_event(bytes(UNACKNOWLEDGED_LIMIT))
+        with pytest.raises(TooManyCalls, match="too much waits"):
+            link.call(head(), b"", fin=True)
+
+
+class Mute:
+    """Be a peer that takes all there is and acknowledges nothing."""
+
+    def __init__(self, link, group):
+        near, self.wire = wires()
+        self.taken = 0
+        self.kinds = set()
+        self.wire.listen(self.take, lambda: None)
+        group.start_soon(link.run, near, 0)
+
+    def take(self, found):
+        self.taken += len(found)
+        self.kinds.update(frame.kind for frame in split_message(found)[1])
+
+    def say(self, *frames, received=0):
+        self.wire.write(message(*frames, received=received))
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.RESPONSE])
+async def test_a_body_waits_for_a_peer_that_gives_credit_but_acknowledges_nothing(kind):
+    async with anyio.create_task_group() as group:
+        link = Link(large, group, lambda kind, payload: None, first_id=2)
+        peer = Mute(link, group)
+        ids = range(1, 2 * 512, 2)
+        if kind is Kind.RESPONSE:
+            peer.say(*[frame(Kind.OPEN, n, pack_request(head(), b""), fin=True) for n in ids])
+        else:
+            for _ in ids:
+                stream = link.call(head(), b"", fin=False)
+                group.start_soon(partial(stream.write, LARGE, fin=True))
+        await until(lambda: peer.taken > UNACKNOWLEDGED_HIGH)
+        await anyio.wait_all_tasks_blocked()
+        assert link._unacknowledged_bytes + link._queued < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
+        assert not link.is_broken
+        peer.say(received=len(link._unacknowledged))
+        before = peer.taken
+        await until(lambda: peer.taken > before)
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("attached", [True, False])
+async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, caplog):
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=2)
+        peer = Mute(link, group) if attached else None
+        for _ in range(HELD_LIMIT // 2**20):
+            link.send(Kind.TOPOLOGY, 0, bytes(2**20))
+            await anyio.lowlevel.checkpoint()
+        assert link.is_broken
+        assert link._unacknowledged_bytes + link._queued < 2**21
+        assert peer is None or peer.wire.is_closed
+        group.cancel_scope.cancel()
+    assert "giving up a link" in caplog.text
+
+
 async def test_flushing_waits_until_the_socket_has_everything():
     async with pair() as links:
         links.endpoint.send(Kind.EVENT, 0, b"last")
@@ -450,6 +571,22 @@ async def test_a_socket_that_takes_nothing_is_cut(monkeypatch):
         with anyio.fail_after(5):
             await link.run(near, 0)
         assert near.is_closed
+
+
+async def test_a_socket_that_still_moves_is_not_cut(monkeypatch):
+    class SlowWire(Wire):
+        unsent = property(lambda self: left.pop(0))
+
+    left = [9, 8, 7, 7]
+    monkeypatch.setattr(_link, "STALL", 0.01)
+    async with anyio.create_task_group() as group:
+        link = Link(echo, group, lambda kind, payload: None, first_id=1)
+        near, far = SlowWire(0), Wire(0)
+        near.peer, far.peer = far, near
+        link.send(Kind.EVENT, 0, b"x")
+        with anyio.fail_after(5):
+            await link.run(near, 0)
+    assert left == []
 
 
 RESPONSE = pack_response(ResponseHead(200, []), b"")
@@ -506,3 +643,11 @@ async def test_a_late_or_unknown_frame_is_ignored(kind):
         links.endpoint.send(kind, 4, payload)
         assert await whole(links.endpoint.call(head(), b"on", fin=True)) == b"on"
         assert not links.bridge.is_broken
+
+
+async def test_a_single_message_is_acknowledged_before_long(monkeypatch):
+    monkeypatch.setattr(_link, "ACK_DELAY", 0.01)
+    async with pair() as links:
+        links.bridge.send_event(b"news")
+        await until(lambda: links.heard)
+        await until(lambda: not links.bridge._unacknowledged)

@@ -14,6 +14,7 @@ from orbit_core.models import EndpointInfo, HostRole, Principal, Role, Topology
 from orbit_core.plugin import Plugin
 from orbit_core.sessions import PluginSession
 from orbit_core.testing import ADMIN, ALICE, BOB, open_plugin
+from tests.asking import fault
 from tests.notes_plugin import NotesPlugin, NotesSession
 from tests.waiting import until
 
@@ -99,10 +100,6 @@ async def plain(tmp_path):
         yield found
 
 
-def error(reply):
-    return reply.status_code, reply.json()["code"], reply.json()["detail"]
-
-
 async def test_the_standard_routes_answer_as_documented(notes):
     http = notes.http()
     sid = (await http.post("/notes2/register_session")).json()["sid"]
@@ -144,7 +141,7 @@ async def test_a_portal_module_is_served_as_javascript(plain):
 async def test_a_plugin_without_a_portal_module_has_none(notes):
     reply = await notes.http().get("/notes2/ui_module")
 
-    assert error(reply) == (404, "unknown_route", "plugin notes2 has no portal module")
+    assert fault(reply) == (404, "unknown_route", "plugin notes2 has no portal module")
 
 
 async def test_handlers_may_return_models_and_responses(plain):
@@ -182,7 +179,7 @@ async def test_somebody_elses_session_is_403_except_for_admins(notes):
     sid = (await notes.http().post("/notes2/register_session")).json()["sid"]
     path = f"/notes2/notes/{sid}"
 
-    assert error(await notes.http(BOB).get(path)) == (
+    assert fault(await notes.http(BOB).get(path)) == (
         403, "forbidden", f"session {sid} belongs to somebody else: register your own",
     )  # fmt: skip
     assert (await notes.http(ADMIN).get(path)).status_code == 200
@@ -195,21 +192,22 @@ async def test_an_unknown_session_is_404(notes, method):
 
     reply = await getattr(notes.http(), method)(path)
 
-    assert error(reply) == (404, "unknown_session", "unknown session id: nope")
+    assert fault(reply) == (404, "unknown_session", "unknown session id: nope")
 
 
-async def test_an_expired_session_is_410_again_and_again(notes):
+async def test_an_expired_session_is_410_until_it_is_registered_anew(notes):
     http, now = notes.http(), [1000.0]
     notes.plugin.sessions._clock = lambda: now[0]
     body = {"sid": "mine", "lifetime": "ttl", "ttl": 5}
     await http.post("/notes2/register_session", json=body)
     now[0] += 5
     for _ in range(3):
-        assert error(await http.get("/notes2/notes/mine")) == (
+        assert fault(await http.get("/notes2/notes/mine")) == (
             410, "session_expired", "session mine expired: register a new one",
         )  # fmt: skip
     reply = await http.post("/notes2/register_session", json=body)
-    assert error(reply)[:2] == (410, "session_expired")
+    assert (reply.status_code, reply.json()) == (200, {"sid": "mine"})
+    assert (await http.get("/notes2/notes/mine")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -229,15 +227,15 @@ async def test_an_expired_session_is_410_again_and_again(notes):
 async def test_a_wrong_request_for_a_session_is_refused(notes, body, status, code, detail):
     reply = await notes.http().post("/notes2/register_session", content=body)
 
-    assert error(reply)[:2] == (status, code)
-    assert error(reply)[2].startswith(detail)
+    assert fault(reply)[:2] == (status, code)
+    assert fault(reply)[2].startswith(detail)
     assert len(notes.plugin.sessions) == 0
 
 
 async def test_a_setting_named_self_reaches_no_session_that_takes_any(plain):
     reply = await plain.http().post("/plugin/register_session", json={"self": 1})
 
-    assert error(reply)[:2] == (400, "invalid_body")
+    assert fault(reply)[:2] == (400, "invalid_body")
     reply = await plain.http().post("/plugin/register_session", json={"other": 1})
     assert reply.status_code == 200
 
@@ -246,7 +244,7 @@ async def test_a_plugin_without_a_session_class_says_so(tmp_path):
     async with open_plugin(BARE, tmp_path) as bare:
         reply = await bare.http().post("/plugin/register_session")
 
-    assert error(reply) == (500, "no_session_class", "plugin plugin has no sessions")
+    assert fault(reply) == (500, "no_session_class", "plugin plugin has no sessions")
 
 
 async def test_sessions_and_replies_survive_a_restart(tmp_path):
@@ -281,6 +279,16 @@ async def test_a_plugin_notifies_everybody(plain):
     await plain.plugin.send_notification("news", [1])
 
     assert [(n.topic, n.data, n.owner) for n in plain.notifications] == [("news", [1], None)]
+
+
+async def test_a_session_notifies_everybody_through_its_plugin_from_any_thread(plain):
+    await plain.http().post("/plugin/register_session", json={"sid": "s"})
+    session = await plain.plugin.sessions.get(ALICE, "s")
+    await anyio.to_thread.run_sync(session._plugin._dispatch_notify, "news", [2])
+    await until(lambda: plain.notifications)
+
+    (heard,) = plain.notifications
+    assert (heard.plugin, heard.topic, heard.data, heard.owner) == ("plugin", "news", [2], None)
 
 
 async def test_an_overridden_hook_counts_without_a_mark(tmp_path):
@@ -333,7 +341,7 @@ async def test_a_sweep_that_cannot_write_is_tried_again(tmp_path, monkeypatch, c
 async def test_an_unknown_route_is_named(notes, route):
     reply = await notes.http().get(f"/notes2/{route}")
 
-    assert error(reply) == (404, "unknown_route", f"nothing is served at /notes2/{route}")
+    assert fault(reply) == (404, "unknown_route", f"nothing is served at /notes2/{route}")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +352,7 @@ async def test_a_wrong_method_is_told_the_right_one(notes, method, route, allow)
     reply = await notes.http().request(method, f"/notes2/{route}")
 
     detail = f"/notes2/{route} takes {allow}, not {method}"
-    assert error(reply) == (405, "method_not_allowed", detail)
+    assert fault(reply) == (405, "method_not_allowed", detail)
     assert reply.headers["Allow"] == allow
 
 
@@ -354,7 +362,7 @@ async def test_somebody_elses_session_cannot_be_written_or_ended(notes, route):
 
     reply = await notes.http(BOB).post(f"/notes2/{route.format(sid)}", json={"text": "x"})
 
-    assert error(reply)[:2] == (403, "forbidden")
+    assert fault(reply)[:2] == (403, "forbidden")
     assert (await notes.http().get(f"/notes2/notes/{sid}")).json()["notes"] == []
 
 
@@ -371,7 +379,7 @@ async def test_an_endpoints_session_is_not_its_owners(notes):
     node = Principal("alice", Role.ENDPOINT, endpoint="node7")
     sid = (await notes.http(node).post("/notes2/register_session")).json()["sid"]
 
-    assert error(await notes.http().get(f"/notes2/notes/{sid}"))[:2] == (403, "forbidden")
+    assert fault(await notes.http().get(f"/notes2/notes/{sid}"))[:2] == (403, "forbidden")
 
 
 async def test_a_sessions_notifications_are_numbered_until_its_end(notes):

@@ -35,7 +35,11 @@ async def register(request: Request) -> JSONResponse:
     return JSONResponse({"sid": f"session.{len(body)}"})
 
 
+CLOSED: list[str] = []
+
+
 async def unregister(request: Request) -> JSONResponse:
+    CLOSED.append(request.path_params["sid"])
     if request.path_params["sid"] == "session.0":
         return JSONResponse({"ok": True})
     raise SessionExpired("it is over")
@@ -120,6 +124,12 @@ def client():
     return client_over(httpx.ASGITransport(SITE))
 
 
+@pytest.fixture
+def closed():
+    CLOSED.clear()
+    return CLOSED
+
+
 async def collect(parts):
     return [part async for part in parts]
 
@@ -158,11 +168,47 @@ async def test_a_session_that_cannot_be_closed_is_forgotten_all_the_same(client)
     assert client.sid is None
 
 
-async def test_closing_a_client_leaves_its_session_alone(client):
-    await client.register_session(sid="abc")
+@pytest.mark.parametrize(
+    "settings",
+    [{"sid": "abc"}, {"sid": "default"}, {"ttl": 5}, {"lifetime": "persistent"}],
+    ids=["attached", "default", "ttl", "persistent"],
+)
+async def test_closing_a_client_leaves_a_session_alone_that_is_to_last(client, settings, closed):
+    await client.register_session(**settings)
     await client.close()
 
     assert client.sid is None
+    assert closed == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"title": "x"}, {"lifetime": "ephemeral"}, {"sid": None, "ttl": None}],
+    ids=["plain", "own settings", "ephemeral", "nulls"],
+)
+async def test_closing_a_client_closes_the_session_that_it_opened(client, settings, closed):
+    sid = await client.register_session(**settings)
+    await client.close()
+    await client.close()
+
+    assert client.sid is None
+    assert closed == [sid]
+
+
+async def test_a_session_that_does_not_close_with_its_client_is_logged(client, caplog):
+    sid = await client.register_session(title="abc")
+    await client.close()
+
+    assert f"session {sid} of /n1/p is not closed: HTTP 410" in caplog.text
+
+
+async def test_a_client_may_be_closed_after_its_bridge_client(client, caplog):
+    await client.register_session()
+    await client._http.aclose()
+    await client.close()
+
+    assert client.sid is None
+    assert "session session.0 of /n1/p is not closed: Cannot send a request" in caplog.text
 
 
 async def test_health_is_asked_for(client):

@@ -43,9 +43,12 @@ def chosen(*tokens: str, role: HostRole = HostRole.LOGIN) -> list[str]:
         (["sysi"], ["sysinfo"]),
         (["ps", "psij", "p*"], ["psij"]),
         (["psij", "all"], ["psij", "queue_info", "rhapsody", "staging", "sysinfo", "system_test"]),
-        (["default"], ["psij", "staging", "sysinfo", "queue_info"]),
+        (["default"], ["psij", "staging", "sysinfo", "queue_info", "system_test"]),
         ([" sysinfo "], ["sysinfo"]),
-        (["default", "rhap"], ["psij", "staging", "sysinfo", "queue_info", "rhapsody"]),
+        (
+            ["default", "rhap"],
+            ["psij", "staging", "sysinfo", "queue_info", "system_test", "rhapsody"],
+        ),
         ([], []),
     ],
     ids=[
@@ -61,7 +64,14 @@ def test_tokens_choose_plugins_in_order_and_once(tokens, expected):
 def test_the_default_of_a_role_skips_what_is_not_installed(role):
     expected = [name for name in ROLE_DEFAULTS[role] if name in AVAILABLE]
 
-    assert chosen("default", role=role) == expected
+    assert chosen("default", role=role)[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("role", list(HostRole))
+def test_other_peoples_plugins_are_served_by_default_but_on_the_bridge(role):
+    others = [name for name in chosen("default", role=role) if name not in ROLE_DEFAULTS[role]]
+
+    assert others == ([] if role is HostRole.BRIDGE else ["system_test"])
 
 
 @pytest.mark.parametrize("token", ["nothing", "", "x*", "Psij", "psij2"])

@@ -7,31 +7,23 @@ import pytest
 
 from orbit_core.config import BridgeConfig
 from orbit_core.errors import BodyTooLarge, EndpointLost, UnknownEndpoint
-from orbit_core.testing import ALICE, open_deployment
-from tests.probe_plugin import PART
+from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.asking import fault, fault_code, opened
+from tests.probe_plugin import PART, PROBE, probe_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
-PROBE = "tests.probe_plugin:ProbePlugin"
-
 
 @pytest.fixture
-async def deployment(tmp_path):
-    config = BridgeConfig(port=0, plugins=[], grace=0.5, max_body=8 * 1024 * 1024)
-    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as found:
-        yield found
+def bridge_settings():
+    return {"grace": 0.5, "max_body": 8 * 1024 * 1024}
 
 
 @pytest.fixture
 async def http(deployment):
-    headers = {"Authorization": f"Bearer {await deployment.token()}"}
-    async with httpx.AsyncClient(base_url=deployment.url, headers=headers) as client:
+    async with opened(deployment, await deployment.token()) as client:
         yield client
-
-
-def probe(deployment):
-    return deployment.endpoints["node"].host.plugins.served["probe"].plugin
 
 
 async def raw(deployment, head, more=b"\r\n"):
@@ -55,13 +47,6 @@ async def stalled(deployment, head):
     client = socket.create_connection((parts.hostname, parts.port))
     client.sendall(head + f"Host: x\r\nAuthorization: Bearer {token}\r\n".encode())
     return client
-
-
-def fault(reply):
-    document = reply.json()
-    assert document["error"] is True
-    assert document["status_code"] == reply.status_code
-    return reply.status_code, document["code"]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -92,7 +77,7 @@ async def test_a_percent_encoded_path_parameter_arrives_decoded(http):
     ],
 )
 async def test_an_unknown_place_is_refused_with_its_code(http, path, code):
-    assert fault(await http.get(path)) == (404, code)
+    assert fault_code(await http.get(path)) == (404, code)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +99,7 @@ async def test_a_target_that_is_no_path_is_refused(deployment, target):
 
 async def test_a_wrong_method_is_refused_and_told_which_are_allowed(http):
     reply = await http.post("/node/probe/source")
-    assert fault(reply) == (405, "method_not_allowed")
+    assert fault_code(reply) == (405, "method_not_allowed")
     assert set(reply.headers["Allow"].split(", ")) == {"GET", "HEAD"}
 
 
@@ -131,7 +116,7 @@ async def test_a_body_over_the_limit_is_refused_when_its_chunks_pass_it(http):
             yield bytes(1024 * 1024)
 
     reply = await http.post("/node/probe/sink", content=chunks())
-    assert fault(reply) == (413, BodyTooLarge.code)
+    assert fault_code(reply) == (413, BodyTooLarge.code)
 
 
 async def test_a_body_over_the_limit_in_one_small_part_is_refused(tmp_path):
@@ -188,7 +173,7 @@ async def test_many_big_bodies_at_once_all_go_up_whole(http):
 
 async def test_an_answer_before_the_body_was_read_is_passed_on(http):
     reply = await http.post("/node/probe/nothing", content=bytes(6_000_000))
-    assert fault(reply) == (404, "unknown_route")
+    assert fault_code(reply) == (404, "unknown_route")
 
 
 async def test_headers_of_the_connection_and_the_token_stay_at_the_bridge(http):
@@ -225,22 +210,22 @@ async def test_a_head_request_has_the_head_and_no_body(http):
 @pytest.mark.parametrize("text", ["nonsense", "0", "-1", "nan", "86401"])
 async def test_a_deadline_that_is_none_is_refused(http, text):
     reply = await http.get("/node/probe/echo", headers={"Orbit-Timeout": text})
-    assert fault(reply) == (400, "bad_request")
+    assert fault_code(reply) == (400, "bad_request")
 
 
 async def test_a_call_past_its_deadline_ends_typed_and_cancels_its_handler(deployment, http):
     reply = await http.get("/node/probe/hang", headers={"Orbit-Timeout": "0.1"})
-    assert fault(reply) == (504, "deadline_exceeded")
-    await until(lambda: probe(deployment).cancelled == 1)
+    assert fault_code(reply) == (504, "deadline_exceeded")
+    await until(lambda: probe_of(deployment.endpoints["node"]).cancelled == 1)
 
 
 @pytest.mark.parametrize("route", ["hang", "trickle"])
 async def test_a_client_that_leaves_cancels_the_handler(deployment, http, route):
     async with anyio.create_task_group() as group:
         group.start_soon(http.get, f"/node/probe/{route}")
-        await until(lambda: probe(deployment).entered == 1)
+        await until(lambda: probe_of(deployment.endpoints["node"]).entered == 1)
         group.cancel_scope.cancel()
-    await until(lambda: probe(deployment).cancelled == 1)
+    await until(lambda: probe_of(deployment.endpoints["node"]).cancelled == 1)
     assert not deployment.bridge.registry.get("node").link.streams
 
 
@@ -260,11 +245,11 @@ async def test_calls_end_typed_when_their_endpoint_is_lost(deployment, http):
 
     async with anyio.create_task_group() as group:
         group.start_soon(call)
-        await until(lambda: probe(deployment).entered == 1)
+        await until(lambda: probe_of(deployment.endpoints["node"]).entered == 1)
         deployment.endpoints["node"].stopped.set()
         deployment.endpoints["node"].link.cut()
-    assert fault(replies[0]) == (504, EndpointLost.code)
-    assert fault(await http.get("/node/probe/echo")) == (404, UnknownEndpoint.code)
+    assert fault_code(replies[0]) == (504, EndpointLost.code)
+    assert fault_code(await http.get("/node/probe/echo")) == (404, UnknownEndpoint.code)
 
 
 async def test_an_answer_that_breaks_off_does_not_look_complete(http):
@@ -274,7 +259,7 @@ async def test_an_answer_that_breaks_off_does_not_look_complete(http):
 
 async def test_an_answer_with_a_header_that_is_none_becomes_an_error(http):
     reply = await http.get("/node/probe/bad_header")
-    assert fault(reply)[0] == 502
+    assert fault_code(reply)[0] == 502
     assert (await http.get("/node/probe/echo")).status_code == 200
 
 
@@ -288,3 +273,25 @@ async def test_a_client_that_takes_nothing_holds_up_nobody_else(deployment):
                 assert await other.request("GET", "/node/probe/echo")
         assert [stream.at_end for stream in link.streams.values()] == [False]
     await until(lambda: not link.streams)
+
+
+async def test_an_endpoint_takes_calls_of_its_owner_and_of_administrators_alone(deployment):
+    async with opened(deployment, await deployment.token(BOB)) as client:
+        refused = await client.get("/node/probe/echo")
+        assert "node" in (await client.post("/endpoint/list")).json()["data"]["endpoints"]
+    async with opened(deployment, await deployment.token(ADMIN)) as client:
+        assert (await client.get("/node/probe/echo")).json()["owner"] == "root"
+    assert fault(refused) == (
+        403,
+        "forbidden",
+        "endpoint node takes calls of its owner alone: ask to have it started with --shared, "
+        "or use an endpoint of your own",
+    )
+
+
+async def test_a_shared_endpoint_takes_everybodys_calls(tmp_path):
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, shared=True) as deployment,
+        opened(deployment, await deployment.token(BOB)) as client,
+    ):
+        assert (await client.get("/node/probe/echo")).json()["owner"] == "bob"

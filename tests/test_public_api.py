@@ -1,6 +1,9 @@
+import ast
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +29,7 @@ PUBLIC = [
 
 PUBLIC_MODULES = [
     "auth",
+    "batch",
     "bridge",
     "cli",
     "client",
@@ -48,7 +52,7 @@ PUBLIC_MODULES = [
 ]
 
 MODULES = [importlib.import_module(found.name)
-           for found in pkgutil.iter_modules(orbit_core.__path__, "orbit_core.")]  # fmt: skip
+           for found in pkgutil.walk_packages(orbit_core.__path__, "orbit_core.")]  # fmt: skip
 
 
 def own(module):
@@ -67,17 +71,55 @@ def own(module):
 
 def test_the_public_names_are_these_and_no_others():
     assert orbit_core.__all__ == PUBLIC
+    assert set(dir(orbit_core)) >= set(PUBLIC)
 
 
 def test_the_public_modules_are_these_and_no_others():
     names = [module.__name__.removeprefix("orbit_core.") for module in MODULES]
 
-    assert [name for name in names if not name.startswith("_")] == PUBLIC_MODULES
+    assert [name for name in names if not name.startswith(("_", "batch."))] == PUBLIC_MODULES
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_can_be_imported(name):
     assert hasattr(orbit_core, name)
+
+
+def test_another_name_cannot_be_imported():
+    with pytest.raises(AttributeError, match=r"^module 'orbit_core' has no attribute 'Portal'$"):
+        orbit_core.Portal  # noqa: B018  # the access is the act
+
+
+def test_a_name_comes_from_where_a_type_checker_finds_it():
+    tree = ast.parse(inspect.getsource(orbit_core))
+    imported = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+
+    assert imported == orbit_core._MODULES
+    assert sorted(imported) == PUBLIC
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import orbit_core", {"anyio", "attrs", "cattrs", "httpx", "starlette", "websockets"}),
+        ("from orbit_core import Plugin, PluginSession, hookimpl", {"httpx", "websockets"}),
+        ("from orbit_core import BridgeClient", {"pluggy", "sqlite3", "uvicorn", "websockets"}),
+    ],
+    ids=["nothing", "plugin", "client"],
+)
+def test_an_import_brings_only_what_it_needs(statement, unwanted):
+    code = f"import sys; {statement}; print(*sys.modules, *dir(sys.modules['orbit_core']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    names = set(done.stdout.split())
+
+    assert done.returncode == 0
+    assert not names & unwanted
+    assert names >= set(PUBLIC)
 
 
 @pytest.mark.parametrize("module", [orbit_core, *MODULES], ids=lambda module: module.__name__)

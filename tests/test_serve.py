@@ -12,6 +12,7 @@ import anyio
 import pytest
 from click.testing import CliRunner
 
+from orbit_core import BridgeClient
 from orbit_core import serve as serve_module
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import EndpointConfig
@@ -68,6 +69,32 @@ def test_a_bridge_and_an_endpoint_say_when_they_are_ready_and_end_when_told(envi
         bridge.send_signal(number)
         assert bridge.wait(20) == 0
         assert bridge.stdout.read() == ""
+
+
+@pytest.mark.parametrize("variable", ["ORBIT_TOKEN", "RADICAL_ORBIT_BRIDGE_TOKEN"])
+def test_no_job_inherits_the_token(environment, tmp_path, variable):
+    secret = tmp_path / "token"
+    secret.write_text("orbit_secret")
+    secret.chmod(0o600)
+    plain = {**environment, "OTHER": "kept"}
+    file = {"ORBIT_TOKEN_FILE": str(secret)}
+    with serving({**plain, **file, variable: "orbit_secret"}, *BRIDGE) as bridge:
+        url = bridge.stdout.readline().split()[-1]
+        options = ("--role", "endpoint", "--name", "node", "--url", url, "--plugins", "psij")
+        for given in (file, {variable: "orbit_secret"}):
+            with (
+                serving({**plain, **given}, *options) as endpoint,
+                BridgeClient(url, token="orbit_secret") as client,
+            ):
+                assert endpoint.stdout.readline().startswith("endpoint node ready: ")
+                psij = client.get_endpoint_client("node").get_plugin("psij")
+                job = psij.submit_job({"executable": "/usr/bin/env"})
+                shown = psij.wait_job(job["job_id"])["stdout"]
+                endpoint.terminate()
+                assert endpoint.wait(20) == 0
+            assert "OTHER=kept\n" in shown
+            assert "orbit_secret" not in shown
+            assert "ORBIT_TOKEN_FILE" not in shown
 
 
 @pytest.mark.parametrize(
@@ -194,6 +221,15 @@ def test_a_fault_is_one_line_on_standard_error(here, monkeypatch, capsys, argume
     (line,) = err.splitlines()
     assert line.startswith("orbit-serve: ")
     assert text in line
+
+
+def test_an_endpoints_token_file_may_be_named_by_the_environment(here, monkeypatch, capsys):
+    monkeypatch.setenv("ORBIT_TOKEN_FILE", "/nowhere")
+    options = ["--role", "endpoint", "--name", "x", "--plugins", "", "--url", "http://x"]
+    monkeypatch.setattr("sys.argv", ["orbit-serve", *options])
+    with kept_logging(), pytest.raises(SystemExit):
+        serve_module.main()
+    assert "the token file /nowhere cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

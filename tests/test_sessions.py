@@ -1,16 +1,14 @@
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from orbit_core import sessions as sessions_module
 from orbit_core._store import Store, open_store
@@ -24,8 +22,9 @@ from orbit_core.errors import (
     StateUnavailable,
     UnknownSession,
 )
-from orbit_core.models import EndpointInfo, Principal, Role, Topology
+from orbit_core.models import EndpointInfo, Principal, Role, Topology, own_sid
 from orbit_core.sessions import PluginSession, Sessions
+from tests.machines import StoreMachine
 from tests.notes_plugin import NotesSession
 from tests.waiting import until
 
@@ -208,6 +207,28 @@ async def test_somebody_elses_session_is_forbidden_alive_and_expired(sessions, c
         await sessions.sweep()
 
 
+@pytest.mark.parametrize("principal", [BOB, ADMIN, NODE], ids=["other", "admin", "endpoint"])
+async def test_the_id_of_a_command_line_is_for_its_owner_alone(sessions, principal):
+    with pytest.raises(Forbidden) as caught:
+        await sessions.register(principal, {"sid": "cli.alice"})
+
+    detail = "session cli.alice is kept for another owner: choose another id"
+    assert (caught.value.status_code, caught.value.detail) == (403, detail)
+    session = await sessions.register(ALICE, {"sid": "cli.alice"})
+    assert await sessions.register(ADMIN, {"sid": "cli.alice"}) is session
+
+
+@pytest.mark.parametrize("length", [60, 61, 64])
+async def test_an_owner_of_any_length_has_an_id_of_its_own(sessions, length):
+    owners = ["a" * length, "a" * (length - 1) + "b"]
+
+    for owner in owners:
+        principal = Principal(owner, Role.CLIENT)
+        assert await sessions.register(principal, {"sid": own_sid(owner)})
+
+    assert len(sessions) == 2
+
+
 @pytest.mark.parametrize("act", ["get", "unregister"])
 async def test_an_unknown_session_is_named(sessions, act):
     with pytest.raises(UnknownSession) as caught:
@@ -218,7 +239,7 @@ async def test_an_unknown_session_is_named(sessions, act):
 
 
 @pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
-@pytest.mark.parametrize("act", ["register", "get", "unregister"])
+@pytest.mark.parametrize("act", ["get", "unregister"])
 async def test_an_expired_session_stays_expired(sessions, clock, restart, act, swept):
     session = await sessions.register(ALICE, {"sid": "s"})
     clock.now += IDLE
@@ -227,12 +248,42 @@ async def test_an_expired_session_stays_expired(sessions, clock, restart, act, s
 
     for found in (sessions, sessions, await restart()):
         with pytest.raises(SessionExpired) as caught:
-            await getattr(found, act)(ALICE, {"sid": "s"} if act == "register" else "s")
+            await getattr(found, act)(ALICE, "s")
 
         detail = "session s expired: register a new one"
         assert (caught.value.status_code, caught.value.detail) == (410, detail)
     assert session.calls == ["start", "close"]
     assert not session.is_active
+
+
+@pytest.mark.parametrize("swept", [True, False], ids=["swept", "not yet swept"])
+@pytest.mark.parametrize("principal", [ALICE, ADMIN], ids=["owner", "admin"])
+async def test_an_expired_session_starts_anew_for_its_owner(
+    sessions, clock, restart, principal, swept
+):
+    old = await sessions.register(ALICE, {"sid": "s", "title": "old"})
+    clock.now += IDLE
+    if swept:
+        await sessions.sweep()
+
+    new = await sessions.register(principal, {"sid": "s", "ttl": 5})
+
+    assert (old.calls, new.calls, new.title) == (["start", "close"], ["start"], "")
+    assert await sessions.get(ALICE, "s") is new
+    with pytest.raises(Forbidden):
+        await sessions.get(BOB, "s")
+    assert await (await restart()).get(ALICE, "s")
+
+
+async def test_an_expired_session_that_does_not_start_anew_stays_expired(sessions, clock):
+    await sessions.register(ALICE, {"sid": "s"})
+    clock.now += IDLE
+
+    with pytest.raises(ValueError, match=r"on purpose in start$"):
+        await sessions.register(ALICE, {"sid": "s", "fails": "start"})
+
+    with pytest.raises(SessionExpired):
+        await sessions.get(ALICE, "s")
 
 
 async def test_a_closed_session_refuses_work(sessions):
@@ -515,6 +566,34 @@ async def test_a_session_is_closed_though_its_client_leaves_meanwhile(sessions):
     assert not session.is_active
 
 
+@pytest.mark.parametrize("ends", ["unregister", "sweep"])
+async def test_an_id_is_taken_until_its_session_has_closed(sessions, clock, ends):
+    session = await sessions.register(ALICE, {"sid": "s", "waits": "close"})
+    clock.now += IDLE if ends == "sweep" else 0
+    caught: list[str] = []
+
+    async def squat() -> None:
+        try:
+            await sessions.register(BOB, {"sid": "s"})
+            caught.append("registered")
+        except Forbidden:
+            caught.append("forbidden")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            *(sessions.sweep,) if ends == "sweep" else (sessions.unregister, ALICE, "s")
+        )
+        await until(lambda: "close" in session.calls)
+        group.start_soon(squat)
+        await anyio.wait_all_tasks_blocked()
+        assert caught == []
+        await sessions.suspend()
+        session.go.set()
+
+    assert caught == ["registered" if ends == "unregister" else "forbidden"]
+    assert session.calls == ["start", "close"]
+
+
 async def test_a_session_that_two_find_over_is_closed_once(sessions, clock):
     session = await sessions.register(ALICE, {"sid": "s", "waits": "close"})
     other = await sessions.register(ALICE, {"sid": "t"})
@@ -703,7 +782,7 @@ class Modelled:
         return self.owner is not None and limit is not None and now - self.touched >= limit
 
 
-class SessionsMachine(RuleBasedStateMachine):
+class SessionsMachine(StoreMachine):
     """Compare the sessions with a small model, across sweeps and restarts."""
 
     @initialize()
@@ -711,18 +790,8 @@ class SessionsMachine(RuleBasedStateMachine):
         self.clock = Clock()
         self.live: dict[str, Modelled] = {}
         self.expired: dict[str, str | None] = {}
-        self.directory = TemporaryDirectory()
-        self.portal_context = start_blocking_portal()
-        self.portal = self.portal_context.__enter__()
-        opened = open_store(Path(self.directory.name))
-        self.opened = self.portal.wrap_async_context_manager(opened)
-        self.store = self.opened.__enter__()
+        self.open_store()
         self.sessions = self.portal.call(partial(sessions_in, self.store, self.clock))
-
-    def teardown(self) -> None:
-        self.opened.__exit__(None, None, None)
-        self.portal_context.__exit__(None, None, None)
-        self.directory.cleanup()
 
     def outcome(self, function: Any, *args: Any) -> int:
         try:
@@ -749,11 +818,11 @@ class SessionsMachine(RuleBasedStateMachine):
     def register(self, principal: Principal, sid: str, policy: dict[str, Any]) -> None:
         expected = self.expected(principal, sid)
         wrong = policy == {"ttl": 10} if sid == "default" else policy != self.policy_of(sid, policy)
-        if expected in (200, 404):
+        if expected in (200, 404, 410):
             if expected == 200:
                 self.touch(sid)
             elif not wrong:
-                owner = None if sid == "default" else principal.owner
+                owner = None if sid == "default" else self.expired.pop(sid, principal.owner)
                 self.live[sid] = Modelled(owner, policy, self.clock.now)
             expected = 409 if wrong else 200
 

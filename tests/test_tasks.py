@@ -1,7 +1,7 @@
 import anyio
 import pytest
 
-from orbit_core._tasks import open_tasks
+from orbit_core._tasks import open_light_tasks, open_tasks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
@@ -41,3 +41,23 @@ async def test_several_failures_come_out_together():
         await run(KeyError(), ValueError())
 
     assert {type(error) for error in told.value.exceptions} == {KeyError, ValueError}
+
+
+async def test_light_tasks_end_with_their_context():
+    ended = []
+
+    async def last():
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("cancelled")
+
+    async def short():
+        ended.append("done")
+
+    async with open_light_tasks() as tasks:
+        tasks.start_soon(last)
+        tasks.start_soon(short)
+        await anyio.wait_all_tasks_blocked()
+
+    assert ended == ["done", "cancelled"]

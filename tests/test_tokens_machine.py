@@ -1,15 +1,12 @@
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
 import pytest
-from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
     initialize,
     invariant,
@@ -17,10 +14,10 @@ from hypothesis.stateful import (
 )
 
 from orbit_core import auth
-from orbit_core._store import open_store
 from orbit_core.auth import Tokens
 from orbit_core.errors import UnknownToken
 from orbit_core.models import Role
+from tests.machines import StoreMachine
 
 SECRETS = st.sampled_from(["a given secret", "another one"])
 
@@ -41,7 +38,7 @@ class Modelled:
     expires: float | None
 
 
-class TokensMachine(RuleBasedStateMachine):
+class TokensMachine(StoreMachine):
     """Compare the kept tokens with a small model, across sweeps and restarts."""
 
     texts = Bundle("texts")
@@ -52,19 +49,12 @@ class TokensMachine(RuleBasedStateMachine):
         self.real_time, auth.time = auth.time, self.clock
         self.model: dict[str, Modelled] = {}
         self.ended: list[str] = []
-        self.directory = TemporaryDirectory()
-        self.portal_context = start_blocking_portal()
-        self.portal = self.portal_context.__enter__()
-        opened = open_store(Path(self.directory.name))
-        self.opened = self.portal.wrap_async_context_manager(opened)
-        self.store = self.opened.__enter__()
+        self.open_store()
         self.restart()
 
     def teardown(self) -> None:
         auth.time = self.real_time
-        self.opened.__exit__(None, None, None)
-        self.portal_context.__exit__(None, None, None)
-        self.directory.cleanup()
+        super().teardown()
 
     @rule()
     def restart(self) -> None:

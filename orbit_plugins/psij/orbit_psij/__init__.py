@@ -4,11 +4,12 @@ This is what a user imports; it needs no PSI/J.
 """
 
 from .client import PSIJClient
-from .errors import SubmitFailed, UnknownJob
+from .errors import JobExpired, SubmitFailed, UnknownJob
 from .models import JobAttributes, JobResources, JobSpec, JobState
 
 __all__ = [
     "JobAttributes",
+    "JobExpired",
     "JobResources",
     "JobSpec",
     "JobState",

@@ -4,13 +4,9 @@ from typing import Any
 
 import click
 
-from orbit_core.command import json_option, open_plugin, show, table
+from orbit_core.command import on_endpoint, open_plugin, show, table
 
 _COLUMNS = ["job_id", "state", "exit_code", "executor", "name", "executable"]
-
-_session = click.option(
-    "--session", "sid", metavar="SID", help="Work in this session instead of your own."
-)
 
 
 @click.group(name="psij")
@@ -19,7 +15,7 @@ def commands() -> None:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("endpoint")
+@on_endpoint
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--name", help="What to call the job.")
 @click.option("--dir", "directory", metavar="PATH", help="Where to run it.")
@@ -29,9 +25,6 @@ def commands() -> None:
 @click.option("--account", help="Who pays.")
 @click.option("--nodes", type=click.IntRange(min=1), help="How many nodes it gets.")
 @click.option("--executor", default="local", show_default=True, help="What runs it.")
-@_session
-@json_option
-@click.pass_context
 def submit(
     context: click.Context,
     /,
@@ -71,11 +64,8 @@ def _variable(entry: str) -> tuple[str, str]:
 
 
 @commands.command()
-@click.argument("endpoint")
+@on_endpoint
 @click.argument("job")
-@_session
-@json_option
-@click.pass_context
 def status(context: click.Context, endpoint: str, job: str, sid: str | None, as_json: bool) -> None:
     """Show how JOB on ENDPOINT is, and its output so far."""
     with open_plugin(context, endpoint, "psij", sid=sid) as client:
@@ -83,13 +73,10 @@ def status(context: click.Context, endpoint: str, job: str, sid: str | None, as_
 
 
 @commands.command()
-@click.argument("endpoint")
+@on_endpoint
 @click.argument("job")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
 @click.option("--follow", is_flag=True, help="Stay until the job is over.")
-@_session
-@json_option
-@click.pass_context
 def output(
     context: click.Context, /, endpoint: str, job: str, as_json: bool, **options: Any
 ) -> None:
@@ -105,11 +92,8 @@ def output(
 
 
 @commands.command()
-@click.argument("endpoint")
+@on_endpoint
 @click.argument("job")
-@_session
-@json_option
-@click.pass_context
 def cancel(context: click.Context, endpoint: str, job: str, sid: str | None, as_json: bool) -> None:
     """End JOB on ENDPOINT with all its processes."""
     with open_plugin(context, endpoint, "psij", sid=sid) as client:
@@ -117,10 +101,7 @@ def cancel(context: click.Context, endpoint: str, job: str, sid: str | None, as_
 
 
 @commands.command(name="list")
-@click.argument("endpoint")
-@_session
-@json_option
-@click.pass_context
+@on_endpoint
 def list_jobs(context: click.Context, endpoint: str, sid: str | None, as_json: bool) -> None:
     """List your jobs on ENDPOINT, oldest first."""
     with open_plugin(context, endpoint, "psij", sid=sid) as client:
@@ -128,12 +109,9 @@ def list_jobs(context: click.Context, endpoint: str, sid: str | None, as_json: b
 
 
 @commands.command()
-@click.argument("endpoint")
+@on_endpoint
 @click.argument("job")
 @click.option("--timeout", type=float, metavar="SECONDS", help="How long at most.")
-@_session
-@json_option
-@click.pass_context
 def wait(context: click.Context, /, endpoint: str, job: str, as_json: bool, **options: Any) -> None:
     """Wait for the end of JOB on ENDPOINT; exit with 1 unless it completed."""
     with open_plugin(context, endpoint, "psij", sid=options["sid"]) as client:

@@ -3,13 +3,19 @@
 Importing this module is what lets a client raise these classes again from a reply's ``code``.
 """
 
-from orbit_core.errors import InternalError, NotFound
+from orbit_core.errors import Gone, InternalError, NotFound
 
 
 class UnknownJob(NotFound):
     """Answer for a job id that this session never submitted."""
 
     code = "unknown_job"
+
+
+class JobExpired(Gone):
+    """Answer for a job that ended so long ago that it is not kept any more."""
+
+    code = "job_expired"
 
 
 class SubmitFailed(InternalError):

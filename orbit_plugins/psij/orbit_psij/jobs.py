@@ -4,6 +4,7 @@ A job is on disk before it is started. Its later states are written some moments
 known: after a crash they are read from the job's own files.
 """
 
+import logging
 import signal
 import time
 import uuid
@@ -13,8 +14,8 @@ from typing import Any
 import anyio
 import attrs
 
-from orbit_core import PluginContext
-from orbit_core.errors import IdempotencyMismatch, OrbitError
+from orbit_core import PluginContext, PluginSession
+from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
 from .errors import SubmitFailed, UnknownJob
 from .executors import Executors, Report
@@ -22,7 +23,16 @@ from .files import Ending, JobFiles
 from .job import Job, Notify, judge, news_of, silent
 from .journal import Journal
 from .models import JobRecord, JobState, Submission
+from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
+
+logger = logging.getLogger(__name__)
+
+FORGET_INTERVAL = 60.0
+"""Seconds between looks for jobs that ended long ago."""
+
+REQUEST_KEPT = 24 * 3600.0
+"""Seconds for which a repeated request finds the job that the first one made."""
 
 CANCEL_GRACE = 5.0
 """Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
@@ -39,15 +49,18 @@ class Jobs:
         self._background = context.background
         self._executors = Executors(context.directory / "run", self._hear)
         self._journal = Journal(context, self._record)
+        self._settings = context.settings(Settings)
+        self._expired = ExpiredJobs(context)
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
-        self._adopted: set[str] = set()
+        self._adopted: set[tuple[str, str | None]] = set()
 
     async def open(self) -> None:
         """Read what there is from before a restart, without acting on it yet."""
         await self._executors.open()
-        for record in await self._journal.records():
+        await self._expired.load()
+        for record in sorted(await self._journal.records(), key=lambda record: record.created):
             self._add(record)
         self._background(self._journal.run)
         self._background(self._watch.run)
@@ -57,11 +70,15 @@ class Jobs:
         self._executors.close()
         await self._journal.flush()
 
-    def adopt(self, sid: str, notify: Notify) -> None:
-        """Tell a session, which may have come back, of its jobs from now on."""
-        self._adopted.add(sid)
-        for job in self.of(sid):
-            job.notify = notify
+    def adopt(self, session: PluginSession) -> None:
+        """Tell a session, which may have come back, of its jobs from now on.
+
+        Those of somebody else, who had a session of that id before, are not its own.
+        """
+        self._adopted.add((session.sid, session.owner))
+        for job in self.of(session.sid):
+            if job.record.owner == session.owner:
+                job.notify = session.notify
 
     def of(self, sid: str) -> list[Job]:
         """Return a session's jobs, oldest first."""
@@ -72,28 +89,36 @@ class Jobs:
         return {job.record.sid for job in self._jobs.values() if not job.record.state.is_final}
 
     def get(self, sid: str, job_id: str) -> Job:
-        """Return one of a session's jobs. Raises UnknownJob."""
+        """Return one of a session's jobs. Raises UnknownJob, JobExpired."""
         job = self._jobs.get(job_id)
         if job is None or not _belongs(job, sid):
+            self._expired.check(sid, job_id)
             raise UnknownJob(f"session {sid} has no job {job_id}")
         return job
 
     async def submit(
-        self, sid: str, wanted: Submission, request_key: str | None, notify: Notify
+        self, session: PluginSession, wanted: Submission, request_key: str | None
     ) -> Job:
         """Write a job down, start it, and return it; the same ``request_key`` finds the same job.
 
         Once begun it is carried through, even if the caller leaves. Raises SubmitFailed,
         StateUnavailable, IdempotencyMismatch.
         """
-        known = self._requests.get((sid, request_key or ""))
+        known = self._requests.get((session.sid, request_key or ""))
         if known is not None:
             return _checked(known, wanted)
         now = time.time()
         record = JobRecord(
-            str(uuid.uuid4()), sid, wanted.executor, wanted.spec, now, now, request_key
+            str(uuid.uuid4()),
+            session.sid,
+            wanted.executor,
+            wanted.job_spec,
+            created=now,
+            changed=now,
+            owner=session.owner,
+            request_key=request_key,
         )
-        job = self._add(record, notify)
+        job = self._add(record, session.notify)
         with anyio.CancelScope(shield=True):
             try:
                 await self._journal.write(record)
@@ -118,6 +143,7 @@ class Jobs:
         over: list[Job] = []
         for job in jobs:
             is_over = job.record.state.is_final
+            self._forget_request(job)
             job.advance(discard=True, cancel_requested=job.record.cancel_requested or not is_over)
             self._journal.mark(job.record.job_id)
             if is_over:
@@ -133,11 +159,36 @@ class Jobs:
         died before it could do so.
         """
         await self.discard(
-            [job for job in self._jobs.values() if job.record.sid not in self._adopted]
+            [
+                job
+                for job in self._jobs.values()
+                if (job.record.sid, job.record.owner) not in self._adopted
+            ]
         )
         waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
+        await self._let_go()
+        self._background(self._keep_letting_go)
+
+    async def _keep_letting_go(self) -> None:
+        while True:
+            await anyio.sleep(FORGET_INTERVAL)
+            try:
+                await self._let_go()
+            except StateUnavailable as error:
+                logger.error("old jobs stay for now: %s", error.detail)
+
+    async def _let_go(self) -> None:
+        """Delete jobs that ended long ago, with their output, and forget old requests."""
+        now = time.time()
+        for job in list(self._requests.values()):
+            if job.record.created < now - REQUEST_KEPT:
+                self._forget_request(job)
+        old = due((job.record for job in self._jobs.values()), self._settings, now)
+        if old:
+            await self._expired.add(old, now)
+            await self._delete([self._jobs[record.job_id] for record in old])
 
     def _resume_one(self, job: Job, sight: Sight) -> None:
         if sight.start is None and not job.record.cancel_requested:
@@ -221,10 +272,15 @@ class Jobs:
     async def _delete(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._jobs.pop(job.record.job_id, None)
-            self._requests.pop((job.record.sid, job.record.request_key or ""), None)
+            self._forget_request(job)
         if jobs:
             await self._journal.delete([job.record.job_id for job in jobs])
             await remove_files(jobs)
+
+    def _forget_request(self, job: Job) -> None:
+        place = (job.record.sid, job.record.request_key or "")
+        if self._requests.get(place) is job:
+            del self._requests[place]
 
 
 def _belongs(job: Job, sid: str) -> bool:
@@ -232,7 +288,7 @@ def _belongs(job: Job, sid: str) -> bool:
 
 
 def _checked(known: Job, wanted: Submission) -> Job:
-    if (known.record.spec, known.record.executor) != (wanted.spec, wanted.executor):
+    if (known.record.spec, known.record.executor) != (wanted.job_spec, wanted.executor):
         raise IdempotencyMismatch("this Idempotency-Key was used for another job: use a new key")
     return known
 

@@ -97,7 +97,7 @@ class JobSpec:
 class Submission:
     """Ask for a job on one of PSI/J's executors."""
 
-    spec: JobSpec
+    job_spec: JobSpec
     executor: str = "local"
 
 
@@ -105,8 +105,9 @@ class Submission:
 class JobRecord:
     """Keep what a job needs to survive its endpoint; times are seconds since the epoch.
 
-    ``request_key`` names the request that made it, ``changed`` is when it entered its state, and
-    ``discard`` says that its session has ended, so that it goes as soon as it is over.
+    ``owner`` is its session's (None: everybody), ``request_key`` names the request that made it,
+    ``changed`` is when it entered its state, and ``discard`` says that its session has ended, so
+    that it goes as soon as it is over.
     """
 
     job_id: str
@@ -115,6 +116,7 @@ class JobRecord:
     spec: JobSpec
     created: float
     changed: float
+    owner: str | None = None
     request_key: str | None = None
     native_id: str | None = None
     state: JobState = JobState.NEW

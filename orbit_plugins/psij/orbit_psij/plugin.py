@@ -13,11 +13,11 @@ from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
 from orbit_core.errors import BadRequest, ConfigError, OrbitError
 from orbit_core.models import Principal, Role, UIConfig
-from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of
+from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of, takes
 
 from .client import PSIJClient
 from .files import StreamName
-from .models import LAUNCHERS, Cancelled, JobStatus, Submitted
+from .models import LAUNCHERS, Cancelled, JobStatus, Submission, Submitted
 from .portal import UI
 from .specs import read_submission
 
@@ -96,6 +96,7 @@ class PSIJPlugin(Plugin):
     def _create_session(self, sid: str, **settings: Any) -> PSIJSession:
         return PSIJSession(sid, self.jobs, **settings)
 
+    @takes(Submission)
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)

@@ -3,7 +3,12 @@
 from orbit_core.models import UIConfig, UIField, UIForm, UIFormSubmit, UIMonitor, UINotifications
 
 _FIELDS = [
-    UIField("exec", label="Executable", css_class="p-exec", default="orbit-endpoint-wrapper.sh"),
+    UIField(
+        "exec",
+        label="Executable",
+        css_class="p-exec",
+        default="radical-orbit-endpoint-wrapper.sh",
+    ),
     UIField("args", label="Arguments", css_class="p-args", required=False),
     UIField(
         "executor",

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
@@ -20,6 +20,7 @@ from .models import (
     status_of,
     summary_of,
 )
+from .watch import POLL_INTERVAL
 
 FOLLOW_INTERVAL = 0.1
 """Seconds between looks at the output of a running job, while somebody follows it."""
@@ -31,8 +32,11 @@ class PSIJSession(PluginSession):
     """Hold one user's jobs.
 
     When it is closed its running jobs are cancelled, and their output is deleted once they are
-    over. When its endpoint stops, the jobs go on.
+    over. When its endpoint stops, the jobs go on. ``poll_interval`` is the longest time between
+    looks at a job whose states nobody reports, such as one found again, in seconds.
     """
+
+    poll_interval: ClassVar[float] = POLL_INTERVAL
 
     def __init__(self, sid: str, jobs: Jobs, **settings: Any) -> None:
         """Share the plugin's jobs, of which it sees its own."""
@@ -41,7 +45,7 @@ class PSIJSession(PluginSession):
 
     async def start(self, *, restored: bool) -> None:
         """Find the jobs again after a restart."""
-        self._jobs.adopt(self.sid, self.notify)
+        self._jobs.adopt(self)
 
     async def close(self) -> dict[str, Any]:
         """Cancel and clear away."""
@@ -54,7 +58,7 @@ class PSIJSession(PluginSession):
         Raises SubmitFailed, StateUnavailable, IdempotencyMismatch, SessionExpired.
         """
         self._check_active()
-        job = await self._jobs.submit(self.sid, wanted, request_key, self.notify)
+        job = await self._jobs.submit(self, wanted, request_key)
         return Submitted(job.record.job_id, job.record.native_id)
 
     async def status(

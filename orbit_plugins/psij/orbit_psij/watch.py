@@ -13,8 +13,8 @@ from .processes import is_running
 
 logger = logging.getLogger(__name__)
 
-WATCH_INTERVAL = 0.5
-"""Seconds between looks at jobs that an earlier process of this endpoint started."""
+FIRST_LOOK, POLL_INTERVAL = 0.5, 5.0
+"""Seconds between looks at jobs that an earlier process started: at first, growing, and at most."""
 
 
 class Watch:
@@ -33,9 +33,11 @@ class Watch:
 
     async def run(self) -> None:
         """Look at the jobs, while there are any, until cancelled."""
+        delay = FIRST_LOOK
         while True:
             await self._has_jobs.wait()
-            await anyio.sleep(WATCH_INTERVAL)
+            await anyio.sleep(delay)
+            delay = min(1.2 * delay, POLL_INTERVAL)
             watched = list(self._jobs)
             for job, sight in zip(watched, await survey(watched), strict=True):
                 if not sight.is_running:
@@ -43,6 +45,7 @@ class Watch:
                     self._on_end(job)
             if not self._jobs:
                 self._has_jobs = anyio.Event()
+                delay = FIRST_LOOK
 
 
 @attrs.frozen

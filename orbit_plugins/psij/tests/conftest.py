@@ -8,13 +8,14 @@ from typing import Any
 import anyio
 import attrs
 import httpx
+import orbit_psij.plugin  # here, since an import reads files, which blocks
 import pytest
 from blockbuster import blockbuster_ctx
 
 from orbit_core.models import Notification, Principal
 from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
 
-TARGET = "orbit_psij.plugin:PSIJPlugin"
+TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
 PATIENCE = 20.0
 
 
@@ -83,10 +84,10 @@ Opener = Callable[..., AbstractAsyncContextManager[User]]
 
 @asynccontextmanager
 async def _open(
-    directory: Path, sid: str = "lab", principal: Principal = ALICE
+    directory: Path, sid: str = "lab", principal: Principal = ALICE, **settings: Any
 ) -> AsyncIterator[User]:
     with blockbuster_ctx("orbit_psij"):
-        async with open_plugin(TARGET, directory, instance="psij") as served:
+        async with open_plugin(TARGET, directory, instance="psij", settings=settings) as served:
             assert served.status.state == "served", served.status
             async with served.http(principal) as http:
                 body = {"sid": sid, "lifetime": "persistent"}

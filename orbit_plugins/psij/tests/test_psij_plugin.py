@@ -183,6 +183,7 @@ async def test_the_portal_page_has_the_documented_fields(user: Any) -> None:
     ui = (await user.get("ui_config")).json()["ui"]
     form = ui["forms"][0]
     assert (ui["title"], ui["icon"]) == ("PsiJ Jobs", "rocket")
+    assert ui["forms"][0]["fields"][0]["default"] == "radical-orbit-endpoint-wrapper.sh"
     assert [field["css_class"] for field in form["fields"]] == [
         *("p-exec", "p-args", "p-executor", "p-queue", "p-account", "p-duration"),
         *("p-node-count", "p-custom-attr"),

@@ -13,6 +13,8 @@ import psutil
 import pytest
 from anyio.abc import Process
 
+from orbit_core.testing import BOB
+
 pytestmark = pytest.mark.anyio
 
 ENDPOINT = """
@@ -63,17 +65,18 @@ async def _gone(process: Process) -> None:
         await process.wait()
 
 
-RECORD = "space = 'plugin/psij/jobs' AND key = ?"
+RECORD = "space = ? AND key = ?"
 
 
-def change_record(directory: Path, job_id: str, **changes: Any) -> None:
+def change_record(directory: Path, key: str, space: str = "jobs", **changes: Any) -> None:
     """Change what the endpoint wrote of a job, as an earlier moment's or a later version's."""
+    place = (f"plugin/psij/{space}", key)
     with sqlite3.connect(directory / "state.sqlite3") as connection:
         (text,) = connection.execute(
-            f"SELECT value FROM documents WHERE {RECORD}", (job_id,)
+            f"SELECT value FROM documents WHERE {RECORD}", place
         ).fetchone()
         data = json.dumps({**json.loads(text), **changes})
-        connection.execute(f"UPDATE documents SET value = ? WHERE {RECORD}", (data, job_id))
+        connection.execute(f"UPDATE documents SET value = ? WHERE {RECORD}", (data, *place))
     connection.close()
 
 
@@ -303,6 +306,19 @@ async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
     async with open_user(tmp_path, sid="other"):
         await until(lambda: has_ended(running["native_id"]))
         await until(lambda: not mark_of(tmp_path, "x", "exit").parent.exists())
+
+
+async def test_a_session_of_the_same_id_does_not_get_somebody_elses_jobs(
+    tmp_path: Path, open_user: Any
+) -> None:
+    [job] = await run_and_kill(tmp_path, [shell("echo secret; sleep 300")])
+    await until(lambda: exists(tmp_path, job, "start"))
+    change_record(tmp_path, "lab", space="sessions", owner="bob")
+    async with open_user(tmp_path, principal=BOB) as user:
+        assert (await user.get("list_jobs/lab")).json() == {"jobs": []}
+        await until(lambda: has_ended(job["native_id"]))
+        await until(lambda: not exists(tmp_path, job, "out"))
+        assert user.heard(job["job_id"]) == []
 
 
 async def test_a_record_that_cannot_be_read_harms_no_other(

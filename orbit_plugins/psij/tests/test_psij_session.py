@@ -150,6 +150,11 @@ async def test_a_running_job_keeps_its_session(tmp_path: Path, open_user: Any) -
         await user.post(f"unregister_session/{user.sid}")
 
 
+async def test_a_session_tells_how_often_jobs_are_looked_at(user: Any) -> None:
+    session = await user.served.plugin.sessions.get(ALICE, user.sid)
+    assert session.poll_interval == 5.0
+
+
 async def test_a_closed_session_takes_no_job(user: Any) -> None:
     session = await user.served.plugin.sessions.get(ALICE, user.sid)
     await session.close()

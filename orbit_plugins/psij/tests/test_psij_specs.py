@@ -10,7 +10,7 @@ OFFERED = ("local",)
 
 
 def read(**spec: Any) -> JobSpec:
-    return read_submission({"job_spec": {"executable": "/bin/true", **spec}}, OFFERED).spec
+    return read_submission({"job_spec": {"executable": "/bin/true", **spec}}, OFFERED).job_spec
 
 
 def faults_of(**spec: Any) -> list[str]:

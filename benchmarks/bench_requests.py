@@ -1,0 +1,51 @@
+"""Measure small requests; ``wrk`` makes the load."""
+
+import re
+import statistics
+import subprocess
+import sys
+
+from sites import ROUNDS, TOKEN, Row, Site
+
+SECONDS = 2
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def load(url: str, connections: int) -> tuple[float, float]:
+    """Return requests per second and the median latency in seconds."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "--latency"]
+    command += ["-H", f"Authorization: Bearer {TOKEN}", f"{url}/answer"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in printed:
+        sys.exit(f"{url} answers with errors:\n{printed}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    median = re.search(r"50%\s+([\d.]+)(us|ms|s)", printed)
+    assert rate is not None
+    assert median is not None
+    return float(rate[1]), float(median[1]) * UNITS[median[2]]
+
+
+def request_rows(site: Site, suffix: str) -> list[Row]:
+    """Measure the request rows."""
+    rates, medians = [], []
+    for _ in range(ROUNDS):
+        rates.append((load(site.bare, 64)[0], load(site.orbit, 64)[0]))
+        medians.append((load(site.bare, 1)[1], load(site.orbit, 1)[1]))
+    rate = statistics.median(orbit / bare for bare, orbit in rates)
+    latency = statistics.median(orbit / bare for bare, orbit in medians)
+    bare_rate, orbit_rate = (statistics.median(column) for column in zip(*rates, strict=True))
+    bare_p50, orbit_p50 = (statistics.median(column) for column in zip(*medians, strict=True))
+    return [
+        Row(
+            f"requests through bridge and endpoint, 64 connections{suffix}",
+            ">= 0.30 x the bare application",
+            rate >= 0.30,
+            f"{rate:.2f} x ({orbit_rate:,.0f}/s to {bare_rate:,.0f}/s)",
+        ),
+        Row(
+            f"one connection, p50{suffix}",
+            "<= 4 x the bare application",
+            latency <= 4,
+            f"{latency:.1f} x ({orbit_p50 * 1e6:.0f} us to {bare_p50 * 1e6:.0f} us)",
+        ),
+    ]

@@ -1,0 +1,92 @@
+"""Measure what starting costs: the import, the servers, and many endpoints on one bridge."""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from sites import HERE, ROUNDS, TOKEN, Row
+
+CROWD = 1_000
+
+
+def import_row() -> Row:
+    """Measure how long the import takes, less the start of Python itself, and with a client."""
+    codes = ("pass", "import orbit_core", "from orbit_core import BridgeClient")
+    rounds = [[run_python(code) for code in codes] for _ in range(ROUNDS)]
+    bare, found, client = (statistics.median(column) * 1000 for column in zip(*rounds, strict=True))
+    figures = f"{found - bare:.0f} ms; with BridgeClient {client - bare:.0f} ms"
+    return Row("import orbit_core", "<= 200 ms", client - bare <= 200, figures)
+
+
+def run_python(code: str) -> float:
+    """Return the seconds that a new Python takes to run ``code``."""
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.monotonic() - start
+
+
+@contextmanager
+def started(state: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
+    """Run ``orbit-serve``; give its ready line and the seconds until that came."""
+    command = [str(Path(sys.executable).with_name("orbit-serve")), *arguments]
+    environment = {**os.environ, "XDG_STATE_HOME": state, "ORBIT_TOKEN": TOKEN}
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [*command, "--log-level", "ERROR"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        yield process, line, time.monotonic() - start
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def start_row() -> Row:
+    """Measure the start of a bridge and of an endpoint with all installed plugins."""
+    bridges, endpoints = [], []
+    for _ in range(ROUNDS):
+        with (
+            tempfile.TemporaryDirectory(prefix="orbit-bench-") as state,
+            started(state, "--role", "bridge", "--port", "0") as (_, line, bridge),
+            started(state, "--role", "endpoint", "--name", "node", "--url", line.split()[-1]) as (
+                _,
+                _,
+                endpoint,
+            ),
+        ):
+            bridges.append(bridge)
+            endpoints.append(endpoint)
+    bridge, endpoint = statistics.median(bridges), statistics.median(endpoints)
+    figures = f"bridge {bridge:.2f} s, endpoint {endpoint:.2f} s"
+    return Row("start to ready", "<= 1 s", max(bridge, endpoint) <= 1, figures)
+
+
+def crowd_row() -> Row:
+    """Measure a bridge with many idle endpoints: its memory, and how long the last one joins."""
+    with (
+        tempfile.TemporaryDirectory(prefix="orbit-bench-") as state,
+        started(state, "--role", "bridge", "--port", "0") as (bridge, line, _),
+    ):
+        server = psutil.Process(bridge.pid)
+        before = server.memory_info().rss
+        command = [sys.executable, str(HERE / "crowd.py"), line.split()[-1], str(CROWD)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crowd:
+            assert crowd.stdout is not None
+            joins = [float(crowd.stdout.readline()) for _ in range(CROWD)]
+            time.sleep(2)  # idle means that the last announcements are through
+            grown = (server.memory_info().rss - before) / 2**20
+            crowd.kill()
+    early, late = statistics.median(joins[5:15]) * 1000, statistics.median(joins[-10:]) * 1000
+    what = f"{CROWD:,} idle endpoints on one bridge"
+    holds = grown <= 60 and late <= 2 * early
+    figures = f"{grown:.0f} MiB; the 10th joins in {early:.1f} ms, the last in {late:.1f} ms"
+    return Row(what, "<= 60 MiB; the last joins as fast as the 10th", holds, figures)

@@ -1,0 +1,25 @@
+"""Put PBS commands on ``PATH`` that drive the cluster's SLURM: no PBS server is packaged."""
+
+import shutil
+import sys
+from pathlib import Path
+
+COMMANDS = ("qsub", "qstat", "qdel", "qhold", "qrls", "pbsnodes")
+
+_SOURCE = Path(__file__).parent / "pbs_commands"
+
+
+def install_commands(directory: Path) -> None:
+    """Write the commands into ``directory / "bin"``, from where every user may run them."""
+    home, folder = directory / "emulation", directory / "bin"
+    shutil.copytree(_SOURCE, home, ignore=shutil.ignore_patterns("__pycache__"))
+    folder.mkdir()
+    for name in COMMANDS:
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nexec {_python()} {home} {name} "$@"\n')
+        path.chmod(0o755)
+
+
+def _python() -> str:
+    """Return an interpreter that the second user may run too."""
+    return shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
