@@ -36,7 +36,7 @@ TOTAL = 100_000
 
 @contextlib.contextmanager
 def open_site(work: Path) -> Iterator[tuple[str, str, psutil.Process]]:
-    """Start a bridge and an endpoint; yield the bridge's URL, a token and the endpoint's process."""
+    """Start a bridge and an endpoint; yield the URL, a token and the endpoint's process."""
     serve = Path(sys.executable).parent / "orbit-serve"
     config = work / "orbit.toml"
     config.write_text('[plugin.rhapsody]\nbackends = ["concurrent", "noop"]\n')

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from weakref import WeakSet
 
 import anyio
+import attrs
 import msgpack
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -102,7 +103,7 @@ class RhapsodyPlugin(Plugin):
     async def _register_session(self, request: Request) -> dict[str, Any]:
         """Open a session, whose backends start meanwhile, or reattach to the one of ``sid``."""
         found = await super()._register_session(request)
-        return {**found, "status": "initializing"}
+        return {**attrs.asdict(found), "status": "initializing"}
 
     async def _session_status(self, request: Request) -> SessionStatus:
         """Tell whether a session is ready; with ``wait``, after at most so many seconds."""
