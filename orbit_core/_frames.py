@@ -77,7 +77,7 @@ class Frame(NamedTuple):
 
 
 class RequestHead(NamedTuple):
-    """Hold the head of a call; ``meta`` is the principal and deadline that the bridge stamped."""
+    """Hold the head of a call; ``meta`` is the principal that the bridge stamped."""
 
     method: str
     target: bytes

@@ -67,7 +67,8 @@ STALL = 10.0
 """Seconds that a busy socket may move nothing towards the peer before it is cut."""
 
 DEADLINE = 600.0
-"""Seconds without progress after which a call fails, unless its caller said otherwise."""
+"""Seconds after which a call fails whose answer has not begun and whose body does not move, unless
+its caller said otherwise."""
 
 
 class SocketClosed(Exception):
@@ -267,7 +268,7 @@ class Link:
             del table[stream.id]
 
     def expire(self, error: Callable[[float], OrbitError]) -> None:
-        """Fail the calls that made no progress until their deadline."""
+        """Fail the calls that are overdue."""
         now = time.monotonic()
         for stream in [stream for stream in self.streams.values() if stream.is_overdue(now)]:
             stream.cancel(error(stream.deadline))

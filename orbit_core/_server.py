@@ -1,6 +1,6 @@
 """Serve an ASGI application with uvicorn, hardened against clients that stall.
 
-What uvicorn leaves open and this closes (measured, see docs/explanation/server.md): a peer that
+What uvicorn leaves open and this closes (see docs/explanation/server.md): a peer that
 takes no data, a socket that stays after its handler returned, frames compressed to bombs; and in
 `_http` a request whose head never ends.
 """

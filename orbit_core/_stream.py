@@ -57,7 +57,7 @@ class Stream:
     )  # fmt: skip
 
     def __init__(self, sink: FrameSink, stream_id: int, deadline: float) -> None:
-        """Belong to ``sink``; ``deadline`` is the seconds without progress that are allowed."""
+        """Belong to ``sink``; ``deadline`` is the seconds without progress until the head."""
         self._sink = sink
         self.id = stream_id
         self.deadline = deadline

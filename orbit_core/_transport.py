@@ -12,10 +12,22 @@ import httpx
 from ._frames import CHUNK, RequestHead
 from ._link import DEADLINE, Link
 from ._stream import Stream
-from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
+from .errors import (
+    ConfigError,
+    ConnectionLost,
+    DeadlineExceeded,
+    OrbitError,
+    RequestInFlight,
+    UnknownEndpoint,
+    reason_of,
+)
+from .plugin_client import document_error
 
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
+
+EXPIRY_INTERVAL = 1.0
+"""Seconds between looks for overdue calls."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,7 +50,8 @@ class RetryTransport(httpx.AsyncBaseTransport):
     """Repeat what is safe to repeat: reads, and writes with an ``Idempotency-Key``.
 
     Repeated are lost connections, 429 and 503; any request whose connection was never made is
-    repeated too. What still fails then raises ConnectionLost, or returns the last reply.
+    repeated too, and so is, after such a loss, what a bridge refuses that has just started again.
+    What still fails then raises ConnectionLost, or returns the last reply.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, patience: float = PATIENCE) -> None:
@@ -50,11 +63,13 @@ class RetryTransport(httpx.AsyncBaseTransport):
         """Send a request, again if need be."""
         repeatable = request.method in _REPEATABLE or "Idempotency-Key" in request.headers
         give_up, wait = time.monotonic() + self._patience, _FIRST_WAIT
+        was_lost = False
         while True:
             pause = wait
             try:
                 response = await self._inner.handle_async_request(request)
-                if not (repeatable and response.status_code in (429, 503)):
+                is_busy = repeatable and response.status_code in (429, 503)
+                if not (is_busy or (was_lost and await _will_pass(response))):
                     return response
                 pause = max(wait, _retry_after(response))
                 if time.monotonic() + pause > give_up:
@@ -66,12 +81,24 @@ class RetryTransport(httpx.AsyncBaseTransport):
                     raise ConnectionLost(
                         f"{request.method} {request.url}: {reason_of(error)}"
                     ) from error
+                was_lost = True
             await anyio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
 
     async def aclose(self) -> None:
         """Close the transport beneath."""
         await self._inner.aclose()
+
+
+async def _will_pass(response: httpx.Response) -> bool:
+    """Tell whether only the loss is to blame for a refusal.
+
+    The endpoint is not back yet at the bridge, or is still at work on the request of before.
+    """
+    if response.status_code not in (404, 409):
+        return False
+    error = document_error(response.status_code, await response.aread())
+    return isinstance(error, (UnknownEndpoint, RequestInFlight))
 
 
 def _retry_after(response: httpx.Response) -> float:
@@ -81,6 +108,13 @@ def _retry_after(response: httpx.Response) -> float:
 
 def _is_certificate_fault(error: httpx.TransportError) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+async def expire_calls(link: Link) -> None:
+    """Fail this side's calls that are overdue, until cancelled."""
+    while True:
+        await anyio.sleep(EXPIRY_INTERVAL)
+        link.expire(lambda deadline: DeadlineExceeded(f"no answer within {deadline:g} s"))
 
 
 class LinkTransport(httpx.AsyncBaseTransport):

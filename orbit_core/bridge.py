@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,15 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ._bridge_routes import OPEN_PATHS, BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
+from ._frames import Kind
 from ._host import PluginHost, open_host
 from ._http import Connection
+from ._link import Link
 from ._metrics import BridgeCollector
+from ._pipe import connect
 from ._proxy import Proxy
 from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
 from ._server import check_exposure, serve
 from ._tasks import open_light_tasks, open_tasks
+from ._transport import LinkTransport, expire_calls
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
@@ -36,6 +39,8 @@ from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notificati
 from .web import Site, error_reply
 
 logger = logging.getLogger(__name__)
+
+_JITTER = random.SystemRandom()
 
 TOKEN_SWEEP = 1.0
 """Seconds between looks for expired tokens."""
@@ -109,7 +114,7 @@ class Bridge:
         caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
         wait = self._callers.take(caller, PACED)
         if wait > PACED:
-            await anyio.sleep(random.uniform(*REFUSED))
+            await anyio.sleep(_JITTER.uniform(*REFUSED))
             await error_reply(self._too_many(caller, wait))(scope, receive, send)
             return
         if wait:
@@ -248,15 +253,20 @@ async def open_bridge(
         tokens.on_end(bridge.cut_token)
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
-        await host.load(config.plugins, settings=settings or {}, hub=_hub(bridge))
         host.hooks.add("(fan-out)", FanOut(bridge.ring))
-        bridge.open_site()
-        group.start_soon(registry.run)
-        group.start_soon(_sweep_tokens, tokens)
-        async with serve(_with_cors(bridge, config), config) as url:
-            bridge.url = url
-            await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
-            yield bridge
+        app = bridge.app_for(Principal(host.name, Role.ADMIN))
+        near, far = (Link(app, calls, _hear_nothing, first_id=number) for number in (1, 2))
+        async with AsyncBridgeClient.over(LinkTransport(near), "http://bridge") as hub:
+            await host.load(config.plugins, settings=settings or {}, hub=hub)
+            bridge.open_site()
+            connect(near, far, group)
+            group.start_soon(expire_calls, near)
+            group.start_soon(registry.run)
+            group.start_soon(_sweep_tokens, tokens)
+            async with serve(_with_cors(bridge, config), config) as url:
+                bridge.url = url
+                await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
+                yield bridge
 
 
 async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
@@ -290,10 +300,8 @@ def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:
         (state_dir / "cert.pem").unlink(missing_ok=True)
 
 
-def _hub(bridge: Bridge) -> AsyncBridgeClient:
-    """Return the client API for plugins that the bridge hosts, over its own application."""
-    app = bridge.app_for(Principal("bridge", Role.ADMIN))
-    return AsyncBridgeClient.over(httpx.ASGITransport(app), "http://bridge")
+def _hear_nothing(kind: Kind, payload: memoryview) -> None:
+    """Take nothing but calls over the link of the plugins that the bridge hosts."""
 
 
 def _with_cors(app: ASGIApp, config: BridgeConfig) -> ASGIApp:

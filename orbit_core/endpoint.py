@@ -20,13 +20,12 @@ from ._host import PluginHost, open_host
 from ._link import Link
 from ._registry import Hello
 from ._tasks import Starter, open_light_tasks
-from ._transport import LinkTransport, trust
+from ._transport import LinkTransport, expire_calls, trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import Access, EndpointConfig, resolve_access, state_home, write_private
 from .errors import (
     ConnectionLost,
-    DeadlineExceeded,
     Forbidden,
     InvalidBody,
     NameInUse,
@@ -40,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 NAME_PATIENCE = 20.0
 """Seconds for which a name in use is asked for again: its dead holder is forgotten by then."""
-
-EXPIRY_INTERVAL = 1.0
-"""Seconds between looks for overdue calls of this endpoint's plugins."""
 
 FLUSH_TIMEOUT = 1.0
 
@@ -117,12 +113,6 @@ class Endpoint:
             failures = 0 if time.monotonic() - self._up_since > STABLE else failures + 1
             with anyio.move_on_after(pause(failures, asked)):
                 await self.stopped.wait()
-
-    async def expire_calls(self) -> None:
-        """Fail this endpoint's own calls that are overdue, until cancelled."""
-        while True:
-            await anyio.sleep(EXPIRY_INTERVAL)
-            self.link.expire(lambda deadline: DeadlineExceeded(f"no answer within {deadline:g} s"))
 
     async def leave(self) -> None:
         """Tell the bridge that this endpoint goes, so that nobody waits for it."""
@@ -240,7 +230,7 @@ async def open_endpoint(
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)
             group.start_soon(endpoint.stay_linked)
-            group.start_soon(endpoint.expire_calls)
+            group.start_soon(expire_calls, endpoint.link)
             yield endpoint
             await endpoint.leave()
             group.cancel_scope.cancel()

@@ -245,7 +245,7 @@ class GatewayTimeout(OrbitError):
 
 
 class DeadlineExceeded(GatewayTimeout):
-    """Report that a call made no progress until its deadline."""
+    """Report that a call's answer did not begin before its deadline."""
 
     code = "deadline_exceeded"
 

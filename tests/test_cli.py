@@ -12,6 +12,7 @@ from orbit_core.client import Event, client_class
 from orbit_core.errors import Forbidden, OrbitError, UnknownEndpoint
 from orbit_core.plugin_client import PluginClient
 from orbit_core.testing import ADMIN, ALICE
+from tests.offering import offer
 
 pytestmark = pytest.mark.anyio
 
@@ -167,12 +168,3 @@ def test_a_plugins_client_that_cannot_be_loaded_is_a_plain_one(tmp_path, monkeyp
     offer(tmp_path, monkeypatch, "[orbit.clients]\nfaulty = no_such_module:Client\n")
     assert client_class("faulty") is PluginClient
     assert "the plugin faulty has a plain client here: no_such_module:Client" in caplog.text
-
-
-def offer(folder, monkeypatch, entry_points):
-    """Install a distribution with these entry points."""
-    installed = folder / "faulty-1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    (installed / "entry_points.txt").write_text(entry_points)
-    monkeypatch.syspath_prepend(str(folder))

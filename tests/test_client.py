@@ -319,6 +319,33 @@ async def test_what_is_no_use_to_repeat_is_a_lost_connection(failure, method, pa
     assert inner.calls == 1
 
 
+def refusal(status, code):
+    return httpx.Response(status, json={"error": True, "code": code, "detail": "for now"})
+
+
+async def test_a_bridge_that_starts_again_may_take_time_to_have_its_endpoints():
+    cut = httpx.ReadError("cut")
+    passing = [refusal(404, "unknown_endpoint"), refusal(409, "request_in_flight")]
+    inner = Failing(cut, *passing)
+    assert (await sent(inner, "POST", **{"Idempotency-Key": "k"})).status_code == 200
+    assert inner.calls == 4
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [
+        ([refusal(404, "unknown_endpoint")], 404),
+        ([refusal(409, "request_in_flight")], 409),
+        ([httpx.ReadError("cut"), refusal(404, "unknown_route")], 404),
+        ([httpx.ReadError("cut"), refusal(403, "forbidden")], 403),
+    ],
+    ids=["no loss", "in flight without a loss", "another 404", "another refusal"],
+)
+async def test_a_refusal_that_a_loss_does_not_explain_is_returned(failures, status):
+    reply = await sent(Failing(*failures), "GET")
+    assert (reply.status_code, reply.json()["detail"]) == (status, "for now")
+
+
 async def test_a_lost_connection_without_words_is_called_by_its_name():
     inner = Failing(httpx.ReadTimeout(""))
     async with AsyncBridgeClient.over(inner, "http://x") as client:

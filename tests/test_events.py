@@ -9,6 +9,8 @@ from orbit_core._events import EventRing, Filter
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Notification
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
+from tests.early_plugin import EARLY
+from tests.offering import offer
 from tests.probe_plugin import PROBE, notify, probe_of
 from tests.waiting import until
 
@@ -302,6 +304,22 @@ async def test_a_plugin_whose_listening_stalls_begins_anew_and_misses_nothing(
                 found.append(event.data["data"][0])
     await events.aclose()
     assert found == list(range(5))
+
+
+async def test_a_plugin_of_the_bridge_is_heard_and_hears_from_its_start(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nearly = {EARLY}\nprobe = {PROBE}\n")
+    config = BridgeConfig(port=0, plugins=["early", "probe"])
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment:
+        served = deployment.bridge.host.plugins.served
+        hub = served["probe"].plugin.context.hub
+        with anyio.fail_after(10):
+            await served["early"].plugin.answered.wait()
+            async with hub.http.stream("GET", "/node/probe/trickle") as reply:
+                assert await anext(reply.aiter_bytes()) == b"part\n"
+            async with listen(hub, f"{deployment.bridge.ring._epoch.decode()}-0") as reply:
+                _, loaded = await Listening(reply).event()
+    assert served["early"].plugin.endpoints == ["bridge"]
+    assert (loaded["endpoint"], loaded["data"]) == ("bridge", "loaded")
 
 
 async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ ROWS = [
     "_codec _store _lock _frames _session _lifetimes",
     "values config context _wire_events web auth _idempotency plugin_client _stream",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
-    "_hooks plugins plugin _registry _host _transport _answer",
+    "_hooks plugins plugin _registry _host _transport _pipe _answer",
     "client _register _proxy _metrics _openapi _inquiry _bridge_routes _dial bridge endpoint",
     "_blocking testing command cli serve",
     "__init__",

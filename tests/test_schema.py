@@ -10,6 +10,7 @@ from orbit_sysinfo.plugin import SysInfoPlugin
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from orbit_core import _dial, _server
 from orbit_core._bridge_routes import OPEN_PATHS
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import ADMIN, open_deployment
@@ -88,13 +89,15 @@ def api(tmp_path_factory):
     folder = tmp_path_factory.mktemp("schema")
     config = BridgeConfig(port=0, plugins=[], rate_limit=0)
     opened = open_deployment(folder, plugins={"node": PLUGINS}, config=config)
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(opened) as deployment,
-    ):
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        yield Api(deployment.url, portal.call(deployment.token, ADMIN))
+        for module in (_dial, _server):  # a ping draws from `random`, which Hypothesis watches over
+            patch.setattr(module, "PING_INTERVAL", 3600.0)
+        with (
+            anyio.from_thread.start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(opened) as deployment,
+        ):
+            yield Api(deployment.url, portal.call(deployment.token, ADMIN))
 
 
 @pytest.fixture
