@@ -1,6 +1,10 @@
-"""Start RHAPSODY's backends and hand them tasks: the one module that calls RHAPSODY."""
+"""Start RHAPSODY's backends and hand them tasks: the one module that calls RHAPSODY.
+
+It is imported, which takes half a second, when the first backend starts.
+"""
 
 import asyncio
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -12,15 +16,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
+import anyio.to_thread
 import attrs
-import rhapsody
-from rhapsody import AITask, ComputeTask, Session
 
 from .loop_thread import LoopThread
 from .models import RhapsodySettings
 from .threads import DaemonThreads
 
 logger = logging.getLogger(__name__)
+
+if importlib.util.find_spec("rhapsody") is None:
+    raise ModuleNotFoundError("No module named 'rhapsody'", name="rhapsody")
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that a backend has to end."""
@@ -40,6 +46,10 @@ class AnyBackend(Protocol):
 
     name: str
     workers: int
+
+    def make(self, uid: str, *, is_ai: bool, **fields: Any) -> Any:
+        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``."""
+        ...
 
     async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
         """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
@@ -64,9 +74,15 @@ class Backend:
 
     name: str
     workers: int
-    _session: Session
+    _library: Any
+    _session: Any
     _backend: Any
     _threads: DaemonThreads | None = None
+
+    def make(self, uid: str, *, is_ai: bool, **fields: Any) -> Any:
+        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``."""
+        kind = self._library.AITask if is_ai else self._library.ComputeTask
+        return kind(uid=uid, backend=self.name, **fields)
 
     async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
         """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
@@ -100,6 +116,7 @@ class BackendInThread:
         """Stand for ``backend``, which was started in ``thread``."""
         self.name = backend.name
         self.workers = backend.workers
+        self.make = backend.make
         self._thread = thread
         self._backend = backend
 
@@ -133,6 +150,7 @@ async def start_in_thread(name: str, settings: RhapsodySettings, directory: Path
 
 async def start_backend(name: str, settings: RhapsodySettings, directory: Path) -> Backend:
     """Start a backend; it raises whatever RHAPSODY does."""
+    rhapsody: Any = await anyio.to_thread.run_sync(importlib.import_module, "rhapsody")
     logging.getLogger("rhapsody").setLevel(logging.WARNING)
     workers = settings.function_workers or processors()
     threads: DaemonThreads | None = None
@@ -149,22 +167,12 @@ async def start_backend(name: str, settings: RhapsodySettings, directory: Path) 
             backend = await rhapsody.get_backend(name, resources=cluster)
         case _:
             backend = await rhapsody.get_backend(name)
-    session = Session(backends=[backend], work_dir=str(directory))
+    session = rhapsody.Session(backends=[backend], work_dir=str(directory))
     if settings.telemetry:
         await session.start_telemetry()
-    return Backend(name, workers, session, backend, threads)
+    return Backend(name, workers, rhapsody, session, backend, threads)
 
 
 def processors() -> int:
     """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def compute_task(uid: str, backend: str, **fields: Any) -> Any:
-    """Make RHAPSODY's task of a function or an executable."""
-    return ComputeTask(uid=uid, backend=backend, **fields)
-
-
-def ai_task(uid: str, backend: str, fields: dict[str, Any]) -> Any:
-    """Make RHAPSODY's task of a prompt."""
-    return AITask(uid=uid, backend=backend, **fields)

@@ -78,6 +78,8 @@ class Engine:
 
     async def close(self) -> None:
         """End the processes of executables and the backends, and write the last results down."""
+        for lane in self._lanes.values():
+            lane.stop()
         await self._end_processes(self._is_ours, STOP_GRACE)
         async with self._starting:
             for backend in self._backends:

@@ -6,11 +6,11 @@ from typing import Any
 
 import anyio
 
-from .backends import AnyBackend, ai_task, compute_task
+from .backends import AnyBackend
 from .endings import Endings
 from .models import TaskState
 from .processes import marked_environment
-from .task import Task
+from .task import LOST, Task
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,13 @@ class Lane:
             self._wake = anyio.Event()
             while batch := self._take():
                 await self._hand_over(batch)
+
+    def stop(self) -> None:
+        """Hand nothing over any more, and blame the end of the endpoint for what it ends."""
+        self._limit = 0
+        for task in self._by_uid.values():
+            if task.work.kind == "executable" and task.verdict is None:
+                task.verdict, task.reason = TaskState.FAILED, LOST
 
     def _take(self) -> list[Task]:
         """Return the next tasks, one of each session in turn, if that is worth the while."""
@@ -81,13 +88,12 @@ class Lane:
                 task.end(TaskState.FAILED, {"error": text})
 
     def _native(self, task: Task) -> Any:
-        work, name = task.work, self.backend.name
-        uid = f"orbit.{task.number}"
+        work, uid = task.work, f"orbit.{task.number}"
         match work.kind:
             case "function":
-                return compute_task(uid, name, function=work.call)
+                return self.backend.make(uid, is_ai=False, function=work.call)
             case "ai":
-                return ai_task(uid, name, work.fields)
+                return self.backend.make(uid, is_ai=True, **work.fields)
             case "executable":
                 options = work.fields["task_backend_specific_kwargs"]
                 mark = f"{self._mark}/{task.number}"
@@ -95,9 +101,9 @@ class Lane:
                 fields = {
                     **work.fields,
                     "task_backend_specific_kwargs": {**options, "env": environment},
-                    "capture_stdio": name == "concurrent",
+                    "capture_stdio": self.backend.name == "concurrent",
                 }
-                return compute_task(uid, name, **fields)
+                return self.backend.make(uid, is_ai=False, **fields)
 
     def _on_end(self, native: Any, future: object) -> None:
         task = self._by_uid.pop(native["uid"])

@@ -5,6 +5,8 @@ from typing import Literal
 
 import attrs
 
+from orbit_core.models import SessionReply
+
 
 class TaskState(StrEnum):
     """Say where a task is; only the last three are final.
@@ -60,6 +62,13 @@ class RhapsodySettings:
 
 
 SessionState = Literal["initializing", "ready", "failed"]
+
+
+@attrs.frozen
+class Opened(SessionReply):
+    """Name a session whose backends start meanwhile."""
+
+    status: SessionState = "initializing"
 
 
 @attrs.frozen

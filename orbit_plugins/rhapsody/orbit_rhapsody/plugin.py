@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from weakref import WeakSet
 
 import anyio
-import attrs
 import msgpack
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,7 +17,7 @@ from orbit_core.models import Principal, Role, UIConfig
 from orbit_core.web import integer_parameter, json_body, read_body
 
 from .client import RhapsodyClient
-from .models import BACKENDS, Cancelled, SessionStatus, Statistics
+from .models import BACKENDS, Cancelled, Opened, SessionStatus, Statistics
 from .portal import UI
 from .values import for_json
 
@@ -100,10 +99,9 @@ class RhapsodyPlugin(Plugin):
         self._live.add(session)
         return session
 
-    async def _register_session(self, request: Request) -> dict[str, Any]:
+    async def _register_session(self, request: Request) -> Opened:
         """Open a session, whose backends start meanwhile, or reattach to the one of ``sid``."""
-        found = await super()._register_session(request)
-        return {**attrs.asdict(found), "status": "initializing"}
+        return Opened((await super()._register_session(request)).sid)
 
     async def _session_status(self, request: Request) -> SessionStatus:
         """Tell whether a session is ready; with ``wait``, after at most so many seconds."""

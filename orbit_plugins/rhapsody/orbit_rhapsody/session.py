@@ -35,7 +35,7 @@ from .models import (
 )
 from .specs import Policy, digest_of, named, read_tasks
 from .statistics import Counts
-from .task import Task, Work
+from .task import LOST, Task, Work
 from .values import pack, python_version
 
 WINDOW = 0.25
@@ -44,7 +44,6 @@ WINDOW = 0.25
 SMALL = 16 * 1024
 """Bytes of a body that is read on the event loop."""
 
-LOST = "the endpoint ended before this task did, and the task with it"
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
 

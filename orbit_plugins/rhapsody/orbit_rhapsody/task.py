@@ -12,8 +12,7 @@ from .models import TaskState
 
 Kind = Literal["function", "executable", "ai"]
 
-TEXT_LIMIT = 200
-"""Characters of a name in a list."""
+LOST = "the endpoint ended before this task did, and the task with it"
 
 
 @attrs.define(eq=False)

@@ -1,5 +1,5 @@
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import attrs
 import httpx
 import msgpack
 import orbit_rhapsody.plugin  # noqa: F401  # what importing RHAPSODY reads is no fault of a loop
+import psutil
 import pytest
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from blockbuster import blockbuster_ctx
@@ -137,6 +138,32 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
         return reply.status_code, document["code"]
 
     return read
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _read_line(path: Path) -> str:
+    with anyio.fail_after(PATIENCE):
+        while not path.exists() or not path.read_text().endswith("\n"):
+            await anyio.sleep(0.01)
+    return path.read_text()
+
+
+@pytest.fixture
+def is_alive() -> Callable[[int], bool]:
+    """Tell whether a process is there and no zombie."""
+    return _is_alive
+
+
+@pytest.fixture
+def read_line() -> Callable[[Path], Awaitable[str]]:
+    """Return what a process has written to a file, once there is a whole line."""
+    return _read_line
 
 
 class CuttingProxy:

@@ -49,7 +49,8 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
 
 @pytest.fixture
 async def rhapsody(deployment: Deployment) -> AsyncIterator[RhapsodyClient]:
-    async with deployment.endpoint("node7", TARGETS), deployment.client() as client:
+    node = deployment.endpoint("node7", TARGETS, shared=True)
+    async with node, deployment.client() as client:
         found = await client.get_endpoint_client("node7").get_plugin(
             "rhapsody", backends=["concurrent"], sid="lab"
         )

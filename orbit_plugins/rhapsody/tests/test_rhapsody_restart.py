@@ -3,20 +3,21 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import msgpack
-import psutil
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 pytestmark = pytest.mark.anyio
 
 Fault = Callable[[httpx.Response], tuple[int, str]]
 Reader = Any
+Lines = Callable[[Path], Awaitable[str]]
 SQRT = {"function": "math:sqrt", "args": [4.0]}
 
 ENDPOINT = """
@@ -34,7 +35,8 @@ async def main():
             reply = await http.post("/rhapsody/submit/lab", json={"tasks": tasks})
             uids = [task["uid"] for task in tasks if task["uid"].startswith("short")]
             await http.post("/rhapsody/wait/lab", json={"uids": uids, "timeout": 30})
-            await anyio.sleep(0.2)
+            while served.plugin.sessions._entries["lab"].session._unwritten:
+                await anyio.sleep(0.01)
             print(reply.status_code, flush=True)
             await anyio.sleep_forever()
 
@@ -52,28 +54,20 @@ async def run_and_kill(directory: Path, tasks: list[dict[str, Any]], number: int
     async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         assert process.stdout is not None
         with anyio.fail_after(60):
-            assert await process.stdout.receive() == b"200\n"
+            said = BufferedByteReceiveStream(process.stdout)
+            assert await said.receive_until(b"\n", 100) == b"200"
             os.kill(process.pid, number)
             await process.wait()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def pid_in(path: Path) -> int:
-    with anyio.fail_after(30):
-        while not path.exists() or not path.read_text().endswith("\n"):
-            await anyio.sleep(0.01)
-    return int(path.read_text())
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "terminate"])
 async def test_results_outlive_their_endpoint_and_the_rest_is_failed(
-    open_user: Reader, tmp_path: Path, fault: Fault, number: int
+    open_user: Reader,
+    tmp_path: Path,
+    fault: Fault,
+    number: int,
+    is_alive: Callable[[int], bool],
+    read_line: Lines,
 ) -> None:
     tasks = [
         {"uid": "short", **SQRT},
@@ -82,9 +76,9 @@ async def test_results_outlive_their_endpoint_and_the_rest_is_failed(
         {"uid": "endless", "function": "time:sleep", "args": [300]},
     ]
     await run_and_kill(tmp_path / "state", tasks, number)
-    pid = await pid_in(tmp_path / "pid")
+    pid = int(await read_line(tmp_path / "pid"))
     async with open_user(tmp_path / "state") as user:
-        assert not alive(pid)
+        assert not is_alive(pid)
         found = await user.wait("short", "short.large", "long", "endless")
         assert [task["state"] for task in found] == ["DONE", "DONE", "FAILED", "FAILED"]
         assert found[0]["return_value"] == 2.0
@@ -93,6 +87,23 @@ async def test_results_outlive_their_endpoint_and_the_rest_is_failed(
             assert task["error"] == "the endpoint ended before this task did, and the task with it"
         assert (await user.run(**SQRT))["return_value"] == 2.0
         assert fault(await user.try_submit({"uid": "long", **SQRT})) == (409, "duplicate_task")
+
+
+async def test_an_endpoint_that_stops_in_order_ends_what_runs_and_says_so(
+    open_user: Reader, tmp_path: Path, is_alive: Callable[[int], bool], read_line: Lines
+) -> None:
+    script = f"echo begun; echo $$ >> {tmp_path}/pids; exec sleep 300"
+    async with open_user(tmp_path / "state", settings={"executables": 1}) as user:
+        await user.submit({"uid": "runs", **shell(script)}, {"uid": "waits", **shell(script)})
+        pid = int(await read_line(tmp_path / "pids"))
+    assert not is_alive(pid)
+    async with open_user(tmp_path / "state") as user:
+        runs, waits = await user.wait("runs", "waits")
+        for found in (runs, waits):
+            assert found["state"] == "FAILED"
+            assert found["error"] == "the endpoint ended before this task did, and the task with it"
+        assert runs["stdout"] == "begun\n"
+    assert (tmp_path / "pids").read_text() == f"{pid}\n"
 
 
 async def results(user: Reader, after: int, count: int) -> list[dict[str, Any]]:
@@ -197,13 +208,17 @@ async def test_results_of_large_size_are_files_that_go_with_their_session(
 
 
 async def test_closing_a_session_cancels_what_runs(
-    open_user: Reader, tmp_path: Path, fault: Fault
+    open_user: Reader,
+    tmp_path: Path,
+    fault: Fault,
+    is_alive: Callable[[int], bool],
+    read_line: Lines,
 ) -> None:
     async with open_user(tmp_path / "state") as user:
         await user.submit({"uid": "long", **shell(f"echo $$ > {tmp_path}/pid; exec sleep 300")})
-        pid = await pid_in(tmp_path / "pid")
+        pid = int(await read_line(tmp_path / "pid"))
         await user.post(f"unregister_session/{user.sid}")
-        assert not alive(pid)
+        assert not is_alive(pid)
         ends = [note for note in user.heard("task_status") if note["state"] == "CANCELED"]
         assert ends[0]["error"] == "its session was closed"
         assert fault(await user.get(f"task/{user.sid}/long")) == (404, "unknown_session")

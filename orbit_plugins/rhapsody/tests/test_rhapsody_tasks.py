@@ -1,7 +1,7 @@
 import base64
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,13 @@ import anyio.lowlevel
 import cloudpickle
 import httpx
 import msgpack
-import psutil
 import pytest
 
 pytestmark = pytest.mark.anyio
 
 Fault = Callable[[httpx.Response], tuple[int, str]]
 Reader = Any
+Lines = Callable[[Path], Awaitable[str]]
 
 
 def shell(script: str, **options: Any) -> dict[str, Any]:
@@ -30,20 +30,6 @@ def pickled(function: Any, *args: Any) -> dict[str, Any]:
         "args": "cloudpickle::" + base64.b64encode(cloudpickle.dumps(args)).decode(),
         "_pickled_fields": ["function", "args"],
     }
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def until_written(path: Path) -> str:
-    with anyio.fail_after(30):
-        while not path.exists() or not path.read_text().endswith("\n"):
-            await anyio.sleep(0.01)
-    return path.read_text()
 
 
 async def test_an_executable_brings_output_and_exit_code(user: Reader) -> None:
@@ -163,29 +149,35 @@ async def test_a_task_that_never_ends_is_stopped_by_its_timeout(user: Reader) ->
         assert (found["state"], found["error"]) == ("FAILED", "its time of 0.2 s was up")
 
 
-async def test_cancelling_ends_every_process_of_an_executable(user: Reader, tmp_path: Path) -> None:
+async def test_cancelling_ends_every_process_of_an_executable(
+    user: Reader, tmp_path: Path, is_alive: Callable[[int], bool], read_line: Lines
+) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 300 & a=$!; setsid sleep 300 & echo $$ $a $! > {pids}; wait"
     (uid,) = await user.submit({"uid": "long", **shell(script)})
-    found = [int(pid) for pid in (await until_written(pids)).split()]
+    found = [int(pid) for pid in (await read_line(pids)).split()]
     reply = await user.post(f"cancel/{user.sid}/{uid}")
     assert reply.json() == {"uid": uid, "status": "canceled"}
-    assert [pid for pid in found if alive(pid)] == []
+    assert [pid for pid in found if is_alive(pid)] == []
     ended = await user.task(uid)
     assert (ended["state"], ended["error"]) == ("CANCELED", "it was cancelled")
 
 
 async def test_an_executable_that_resists_is_killed(
-    user: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    user: Reader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_alive: Callable[[int], bool],
+    read_line: Lines,
 ) -> None:
     monkeypatch.setattr("orbit_rhapsody.engine.CANCEL_GRACE", 0.3)
     pid = tmp_path / "pid"
     script = f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.05; done"
     (uid,) = await user.submit({"uid": "stubborn", **shell(script)})
-    found = int(await until_written(pid))
+    found = int(await read_line(pid))
     reply = await user.post(f"cancel/{user.sid}/{uid}")
     assert reply.json()["status"] == "canceled"
-    assert not alive(found)
+    assert not is_alive(found)
     assert (await user.task(uid))["exit_code"] == -signal.SIGKILL
 
 
