@@ -22,7 +22,8 @@ import psutil
 import rhapsody
 from orbit_rhapsody import OrbitExecutor
 from rhapsody import ComputeTask, Session
-from run import Row, table
+from run import table
+from sites import Row
 
 from orbit_core import BridgeClient
 
