@@ -1,16 +1,15 @@
 """Keep tasks on disk: that they were accepted, and their results for a while.
 
-The host's store writes them, many tasks to a commit. A large result is a file of its own, which is
-there before the row that names it.
+A large result is a file of its own, which is there before the row that names it.
 """
 
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -19,6 +18,7 @@ import attrs
 from orbit_core import PluginContext
 
 from .errors import DuplicateTask
+from .ledger import Ledger
 
 INLINE = 64 * 1024
 """Bytes of the largest result that stands in the database itself."""
@@ -30,19 +30,16 @@ GONE_KEPT = 10
 """How many times as many tasks are remembered as gone as results are kept."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS rhapsody_tasks (
-    number INTEGER PRIMARY KEY, space TEXT NOT NULL, sid TEXT NOT NULL, uid TEXT NOT NULL,
-    request BLOB, state TEXT, seq INTEGER, finished REAL, size INTEGER, body BLOB, file TEXT,
-    UNIQUE (space, sid, uid))
+CREATE TABLE IF NOT EXISTS tasks (
+    number INTEGER PRIMARY KEY, sid TEXT NOT NULL, uid TEXT NOT NULL, request BLOB,
+    state TEXT, seq INTEGER, finished REAL, size INTEGER, body BLOB, file TEXT,
+    UNIQUE (sid, uid))
 """
 _INDICES = (
-    "CREATE INDEX IF NOT EXISTS rhapsody_seq ON rhapsody_tasks (space, sid, seq)",
-    "CREATE INDEX IF NOT EXISTS rhapsody_age ON rhapsody_tasks (space, finished)"
-    " WHERE size IS NOT NULL",
+    "CREATE INDEX IF NOT EXISTS by_seq ON tasks (sid, seq)",
+    "CREATE INDEX IF NOT EXISTS by_age ON tasks (finished) WHERE size IS NOT NULL",
 )
 # ``size`` is NULL before the end of a task and after its result has gone; ``state`` tells which.
-
-T = TypeVar("T")
 
 
 @attrs.frozen
@@ -82,9 +79,8 @@ class Archive:
     """Keep the tasks of one plugin instance."""
 
     def __init__(self, context: PluginContext) -> None:
-        """Use the host's store and the plugin's directory."""
-        self._store = context.documents.store
-        self._space = context.documents.name
+        """Use the plugin's directory."""
+        self.ledger = Ledger(context.directory / "tasks.sqlite3")
         self._directory = context.directory / "results"
         self._next = 0
 
@@ -93,10 +89,10 @@ class Archive:
         await anyio.to_thread.run_sync(
             lambda: self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         )
-        self._next = 1 + await self._run(_prepare)
-        named = await self._run(
+        self._next = 1 + await self.ledger.open(_prepare)
+        named = await self.ledger.execute(
             lambda connection: connection.execute(
-                "SELECT file FROM rhapsody_tasks WHERE file IS NOT NULL"
+                "SELECT file FROM tasks WHERE file IS NOT NULL"
             ).fetchall()
         )
         await anyio.to_thread.run_sync(self._remove_unnamed, {row[0] for row in named})
@@ -111,17 +107,16 @@ class Archive:
         return self._next - 1
 
     async def accept(self, sid: str, request: bytes | None, tasks: list[Accepted]) -> bool:
-        """Have tasks on disk; False says that the same request did so before.
+        """Have tasks written down; False says that the same request did so before.
 
         Raises DuplicateTask, StateUnavailable.
         """
-        rows = [(task.number, self._space, sid, task.uid, request) for task in tasks]
+        rows = [(task.number, sid, task.uid, request) for task in tasks]
 
         def write(connection: sqlite3.Connection) -> bool:
             before = connection.total_changes
             connection.executemany(
-                "INSERT OR IGNORE INTO rhapsody_tasks (number, space, sid, uid, request)"
-                " VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO tasks (number, sid, uid, request) VALUES (?, ?, ?, ?)",
                 rows,
             )
             made = connection.total_changes - before
@@ -132,29 +127,25 @@ class Archive:
             raise _Taken(self._clash(connection, rows))
 
         try:
-            return bool(await self._run(write))
+            return bool(await self.ledger.execute(write))
         except _Taken as error:
             raise DuplicateTask(
                 f"session {sid} has had a task {error}: a uid serves once"
             ) from None
 
     def _is_repeated(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
-        found = self._select(connection, "request", row[2], row[3])
-        return found is not None and found[0] == row[4]
+        found = _select(connection, "request", row[1], row[2])
+        return found is not None and found[0] == row[3]
 
     def _clash(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> str:
-        for number, _, sid, uid, _ in rows:
-            found = self._select(connection, "number", sid, uid)
+        for number, sid, uid, _ in rows:
+            found = _select(connection, "number", sid, uid)
             if found is not None and found[0] != number:
                 return str(uid)
-        return str(rows[0][3])
-
-    def _select(self, connection: sqlite3.Connection, what: str, sid: str, uid: str) -> Any:
-        query = f"SELECT {what} FROM rhapsody_tasks WHERE space = ? AND sid = ? AND uid = ?"
-        return connection.execute(query, (self._space, sid, uid)).fetchone()
+        return str(rows[0][2])
 
     async def finish(self, ends: list[Ended]) -> None:
-        """Have results on disk. Raises StateUnavailable."""
+        """Have results written down. Raises StateUnavailable."""
         large = {end.number: end for end in ends if len(end.body) > INLINE}
         files = await anyio.to_thread.run_sync(self._write_files, large) if large else {}
         rows = [
@@ -169,10 +160,10 @@ class Archive:
             )
             for end in ends
         ]
-        await self._run(
+        await self.ledger.execute(
             lambda connection: (
                 connection.executemany(
-                    "UPDATE rhapsody_tasks SET state = ?, seq = ?, finished = ?, size = ?,"
+                    "UPDATE tasks SET state = ?, seq = ?, finished = ?, size = ?,"
                     " body = ?, file = ? WHERE number = ?",
                     rows,
                 ).rowcount
@@ -191,10 +182,10 @@ class Archive:
 
         def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
             columns = "uid, seq, state, body, file"
-            found = (self._select(connection, columns, sid, uid) for uid in uids)
+            found = (_select(connection, columns, sid, uid) for uid in uids)
             return [row for row in found if row is not None]
 
-        rows = await self._run(read)
+        rows = await self.ledger.execute(read)
         return {row.uid: row for row in await self._complete(rows)}
 
     async def after(self, sid: str, seq: int) -> list[Row]:
@@ -202,9 +193,9 @@ class Archive:
 
         def read(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
             cursor = connection.execute(
-                "SELECT uid, seq, state, body, file, size FROM rhapsody_tasks"
-                " WHERE space = ? AND sid = ? AND seq > ? ORDER BY seq",
-                (self._space, sid, seq),
+                "SELECT uid, seq, state, body, file, size FROM tasks"
+                " WHERE sid = ? AND seq > ? ORDER BY seq",
+                (sid, seq),
             )
             found, size = [], 0
             for row in cursor:
@@ -214,15 +205,13 @@ class Archive:
                     break
             return found
 
-        return await self._complete(await self._run(read))
+        return await self._complete(await self.ledger.execute(read))
 
     async def uids(self, sid: str) -> list[Row]:
         """Return all tasks of a session in the order in which they came, without their results."""
-        rows = await self._run(
+        rows = await self.ledger.execute(
             lambda connection: connection.execute(
-                "SELECT uid, seq, state FROM rhapsody_tasks"
-                " WHERE space = ? AND sid = ? ORDER BY number",
-                (self._space, sid),
+                "SELECT uid, seq, state FROM tasks WHERE sid = ? ORDER BY number", (sid,)
             ).fetchall()
         )
         return [Row(*row) for row in rows]
@@ -231,18 +220,16 @@ class Archive:
         """Return the last ``seq`` of a session, and its tasks that are not over."""
 
         def read(connection: sqlite3.Connection) -> tuple[int, list[tuple[Any, ...]]]:
-            key = (self._space, sid)
             last = connection.execute(
-                "SELECT MAX(seq) FROM rhapsody_tasks WHERE space = ? AND sid = ?", key
+                "SELECT MAX(seq) FROM tasks WHERE sid = ?", (sid,)
             ).fetchone()[0]
             rows = connection.execute(
-                "SELECT number, uid FROM rhapsody_tasks WHERE space = ? AND sid = ?"
-                " AND seq IS NULL ORDER BY number",
-                key,
+                "SELECT number, uid FROM tasks WHERE sid = ? AND seq IS NULL ORDER BY number",
+                (sid,),
             ).fetchall()
             return last or 0, rows
 
-        last, rows = await self._run(read)
+        last, rows = await self.ledger.execute(read)
         return last, [Accepted(*row) for row in rows]
 
     async def forget(self, sid: str) -> None:
@@ -252,11 +239,10 @@ class Archive:
     async def sweep(self, *, keep_days: float, keep_count: int, keep_bytes: int) -> None:
         """Let the oldest results go: what is too old, and what is too many or too much."""
         await self._evict("finished < ?", (time.time() - keep_days * 86400,))
-        kept = await self._run(
+        kept = await self.ledger.execute(
             lambda connection: connection.execute(
-                "SELECT number, finished, size FROM rhapsody_tasks"
-                " WHERE space = ? AND size IS NOT NULL ORDER BY finished DESC, number DESC",
-                (self._space,),
+                "SELECT number, finished, size FROM tasks"
+                " WHERE size IS NOT NULL ORDER BY finished DESC, number DESC"
             ).fetchall()
         )
         total = 0
@@ -267,32 +253,30 @@ class Archive:
                     "(finished < ? OR finished = ? AND number <= ?)", (finished, finished, number)
                 )
                 break
-        await self._run(
+        await self.ledger.execute(
             lambda connection: (
                 connection.execute(
-                    "DELETE FROM rhapsody_tasks WHERE space = ? AND size IS NULL AND number <= ?"
-                    " AND finished IS NOT NULL",
-                    (self._space, self._next - GONE_KEPT * keep_count),
+                    "DELETE FROM tasks WHERE size IS NULL AND number <= ? AND finished IS NOT NULL",
+                    (self._next - GONE_KEPT * keep_count,),
                 ).rowcount
             )
         )
 
     async def _evict(self, which: str, values: tuple[Any, ...], *, delete: bool = False) -> None:
         change = (
-            "DELETE FROM rhapsody_tasks"
+            "DELETE FROM tasks"
             if delete
-            else "UPDATE rhapsody_tasks SET body = NULL, file = NULL, size = NULL"
+            else "UPDATE tasks SET body = NULL, file = NULL, size = NULL"
         )
-        where = f" WHERE space = ? AND {which}" + ("" if delete else " AND size IS NOT NULL")
-        key = (self._space, *values)
+        where = f" WHERE {which}" + ("" if delete else " AND size IS NOT NULL")
 
         def write(connection: sqlite3.Connection) -> list[str]:
-            query = f"SELECT file FROM rhapsody_tasks{where} AND file IS NOT NULL"
-            names = [row[0] for row in connection.execute(query, key)]
-            connection.execute(change + where, key)
+            query = f"SELECT file FROM tasks{where} AND file IS NOT NULL"
+            names = [row[0] for row in connection.execute(query, values)]
+            connection.execute(change + where, values)
             return names
 
-        names = await self._run(write)
+        names = await self.ledger.execute(write)
         if names:
             await anyio.to_thread.run_sync(_remove, [self._directory / name for name in names])
 
@@ -312,16 +296,17 @@ class Archive:
         except FileNotFoundError:
             return None
 
-    async def _run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        result: T = await self._store.execute(operation)
-        return result
+
+def _select(connection: sqlite3.Connection, what: str, sid: str, uid: str) -> Any:
+    query = f"SELECT {what} FROM tasks WHERE sid = ? AND uid = ?"
+    return connection.execute(query, (sid, uid)).fetchone()
 
 
 def _prepare(connection: sqlite3.Connection) -> int:
     connection.execute(_SCHEMA)
     for index in _INDICES:
         connection.execute(index)
-    last = connection.execute("SELECT MAX(number) FROM rhapsody_tasks").fetchone()[0]
+    last = connection.execute("SELECT MAX(number) FROM tasks").fetchone()[0]
     return int(last or 0)
 
 

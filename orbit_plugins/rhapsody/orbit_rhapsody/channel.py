@@ -1,6 +1,7 @@
 """Carry an executor's calls to one session, and their results back.
 
-A call that finds the line idle is sent at once; those that come meanwhile travel together.
+A call that finds one of a few lines idle is sent at once; those that come meanwhile travel
+together.
 """
 
 import logging
@@ -11,6 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -21,7 +23,7 @@ from anyio.abc import TaskGroup
 from orbit_core.errors import OrbitError, TooManyRequests
 
 from .client import AWAY, BATCH_BYTES, BATCH_TASKS, RETRY_PAUSE, RhapsodyClient
-from .errors import UnknownTask
+from .errors import SessionInitializing, UnknownTask
 from .futures import Settled, fail, settle
 from .packing import compress
 
@@ -32,6 +34,9 @@ UNSENT_BYTES = 64 * 1024 * 1024
 """Calls and bytes that wait to be sent, from which a submit waits."""
 
 LONGEST_PAUSE = 2.0
+
+LINES = 4
+"""Requests that are under way at a time: an endpoint begins before its disk lets it answer."""
 
 Task = dict[str, Any]
 
@@ -49,11 +54,14 @@ class Channel:
         self._queue: deque[tuple[Task, int]] = deque()
         self._bytes = 0
         self._cancelled: deque[str] = deque()
+        self._under_way: set[str] = set()
+        self._lines = anyio.Semaphore(LINES)
         self._after = 0
         self._broken: OrbitError | None = None
         self._loop: Any = anyio.lowlevel.current_token().native_token
         self._is_awake = False
         self._wake = anyio.Event()
+        self._is_called_back = anyio.Event()
         self._changed = anyio.Event()
         self._room = threading.Condition()
 
@@ -96,7 +104,7 @@ class Channel:
     def cancel(self, uid: str) -> None:
         """Have a call cancelled at the endpoint, if it was sent."""
         self._cancelled.append(uid)
-        self._rouse()
+        self._loop.call_soon_threadsafe(self._call_back)
 
     def pending(self) -> list[Settled]:
         """Return the futures that are not settled."""
@@ -112,6 +120,9 @@ class Channel:
             self._is_awake = True
             self._loop.call_soon_threadsafe(lambda: self._wake.set())
 
+    def _call_back(self) -> None:
+        self._is_called_back.set()
+
     async def _change(self) -> None:
         if self._changed.is_set():
             self._changed = anyio.Event()
@@ -119,7 +130,8 @@ class Channel:
 
     def start(self, group: TaskGroup) -> None:
         """Carry calls and results in ``group`` from now on."""
-        for work in (self._run_sender, self._run_receiver):
+        self._group = group
+        for work in (self._run_sender, self._run_canceller, self._run_receiver):
             group.start_soon(self._run, work)
 
     async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -133,15 +145,23 @@ class Channel:
     async def _run_sender(self) -> None:
         """Send what waits, until cancelled."""
         while True:
-            if not self._queue and not self._cancelled:
+            if not self._queue:
                 await self._wake.wait()
                 self._wake = anyio.Event()
                 self._is_awake = False
-            await self._send_cancels()
+            await self._lines.acquire()
             tasks = self._take()
-            if tasks:
-                await self._deliver(tasks)
-            self._changed.set()
+            self._under_way.update(task["uid"] for task in tasks)
+            self._group.start_soon(self._run, partial(self._send, tasks))
+
+    async def _send(self, tasks: list[Task]) -> None:
+        """Send tasks on a line that is held for them."""
+        if tasks:
+            await self._deliver(tasks)
+        self._under_way.difference_update(task["uid"] for task in tasks)
+        self._lines.release()
+        self._call_back()
+        self._changed.set()
 
     def _take(self) -> list[Task]:
         tasks: list[Task] = []
@@ -158,15 +178,22 @@ class Channel:
             self._room.notify_all()
         return tasks
 
-    async def _send_cancels(self) -> None:
-        uids = []
-        while self._cancelled:
-            uid = self._cancelled.popleft()
-            self._pending.pop(uid, None)
-            uids.append(uid)
-        if uids:
-            with suppress(OrbitError):  # the endpoint is away: its user waits for nothing more
-                await self.client.cancel_all_tasks(uids)
+    async def _run_canceller(self) -> None:
+        """Call back what is cancelled, once it has arrived, until cancelled."""
+        while True:
+            await self._is_called_back.wait()
+            self._is_called_back = anyio.Event()
+            uids: list[str] = []
+            early: list[str] = []
+            while self._cancelled:
+                uid = self._cancelled.popleft()
+                (early if uid in self._under_way else uids).append(uid)
+                self._pending.pop(uid, None)
+            self._cancelled.extend(early)
+            if uids:
+                with suppress(OrbitError):  # the endpoint is away: its user waits for nothing more
+                    await self.client.cancel_all_tasks(uids)
+                self._changed.set()
 
     async def _deliver(self, tasks: list[Task]) -> None:
         """Send tasks; where one of them is refused, find out which."""
@@ -183,7 +210,7 @@ class Channel:
             await self._deliver(tasks[half:])
 
     async def _persist(self, act: Callable[[], Any]) -> None:
-        """Try again while the endpoint is away, or has enough to do. Raises OrbitError."""
+        """Try again while the endpoint is away, starts or has enough to do. Raises OrbitError."""
         give_up, pause = time.monotonic() + self._patience, RETRY_PAUSE
         while True:
             try:
@@ -191,7 +218,7 @@ class Channel:
                 return
             except TooManyRequests as error:
                 pause = error.retry_after or pause
-            except AWAY:
+            except (*AWAY, SessionInitializing):
                 if time.monotonic() > give_up:
                     raise
             await anyio.sleep(pause)

@@ -85,6 +85,7 @@ class Engine:
             for backend in self._backends:
                 await backend.close()
         await self.flush()
+        await self.archive.ledger.close()
 
     async def flush(self) -> None:
         """Have the results so far on disk; if that fails, they are written later."""
@@ -214,6 +215,7 @@ class Engine:
             return
         try:
             await self.archive.finish([end for end, _ in ends])
+            await self.archive.ledger.sync()
         except StateUnavailable:
             self._ends = ends + self._ends
             raise

@@ -153,7 +153,7 @@ class RhapsodySession(PluginSession):
     ) -> dict[str, str]:
         """Accept tasks, and return their states by uid: when this returns they are on disk.
 
-        The same ``key`` and body do so once.
+        They begin a little earlier. The same ``key`` and body do so once.
 
         Raises SessionInitializing, BackendFailed, InvalidBody, UnknownFunction, PicklesRefused,
         PythonMismatch, DuplicateTask, TooManyTasks, BodyTooLarge, StateUnavailable.
@@ -175,6 +175,7 @@ class RhapsodySession(PluginSession):
             is_new = await self._engine.archive.accept(self.sid, request, numbered)
             if is_new:
                 self._begin(numbered, works)
+            await self._engine.archive.ledger.sync()
         if is_new:
             return {work.uid: TaskState.PENDING.value for work in works}
         found = await self._rows([work.uid for work in works])

@@ -202,8 +202,8 @@ async def test_results_of_large_size_are_files_that_go_with_their_session(
         assert len(os.listdir(folder)) == 1
         await user.post(f"unregister_session/{user.sid}")
         assert os.listdir(folder) == []
-    with sqlite3.connect(tmp_path / "state.sqlite3") as connection:
-        assert connection.execute("SELECT COUNT(*) FROM rhapsody_tasks").fetchone() == (0,)
+    with sqlite3.connect(folder.parent / "tasks.sqlite3") as connection:
+        assert connection.execute("SELECT COUNT(*) FROM tasks").fetchone() == (0,)
     connection.close()
 
 
@@ -230,11 +230,11 @@ async def test_a_full_disk_is_told_and_results_are_written_later(
     monkeypatch.setattr("orbit_rhapsody.engine.RETRY_DELAY", 0.05)
     async with open_user(tmp_path) as user:
         await user.submit({"uid": "a", "function": "time:sleep", "args": [0.3]})
-        store = user.served.plugin.context.documents.store
-        await store.execute(lambda connection: connection.execute("PRAGMA query_only=1").rowcount)
+        ledger = user.served.plugin.engine.archive.ledger
+        await ledger.execute(lambda connection: connection.execute("PRAGMA query_only=1").rowcount)
         assert fault(await user.try_submit({"uid": "b", **SQRT})) == (507, "state_unavailable")
         (found,) = await user.wait("a")
         assert found["state"] == "DONE"
-        await store.execute(lambda connection: connection.execute("PRAGMA query_only=0").rowcount)
+        await ledger.execute(lambda connection: connection.execute("PRAGMA query_only=0").rowcount)
         await user.until(lambda: not user.served.plugin.sessions._entries["lab"].session._unwritten)
         assert (await user.task("a"))["state"] == "DONE"
