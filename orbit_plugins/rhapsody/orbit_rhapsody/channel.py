@@ -1,7 +1,7 @@
 """Carry an executor's calls to one session, and their results back.
 
-A call that finds one of a few lines idle is sent at once; those that come meanwhile travel
-together.
+A call is sent at once if all before it have arrived; those that come meanwhile travel together.
+They arrive in order.
 """
 
 import logging
@@ -36,7 +36,8 @@ UNSENT_BYTES = 64 * 1024 * 1024
 LONGEST_PAUSE = 2.0
 
 LINES = 4
-"""Requests that are under way at a time: an endpoint begins before its disk lets it answer."""
+"""Requests that wait for an answer at a time. An endpoint begins before its disk lets it answer, so
+that a result may tell earlier than the answer that a request has arrived."""
 
 Task = dict[str, Any]
 
@@ -56,6 +57,8 @@ class Channel:
         self._cancelled: deque[str] = deque()
         self._under_way: set[str] = set()
         self._lines = anyio.Semaphore(LINES)
+        self._latest: set[str] = set()
+        self._has_arrived = anyio.Event()
         self._after = 0
         self._broken: OrbitError | None = None
         self._loop: Any = anyio.lowlevel.current_token().native_token
@@ -151,14 +154,20 @@ class Channel:
                 self._is_awake = False
             await self._lines.acquire()
             tasks = self._take()
-            self._under_way.update(task["uid"] for task in tasks)
-            self._group.start_soon(self._run, partial(self._send, tasks))
+            self._latest = {task["uid"] for task in tasks}
+            self._under_way |= self._latest
+            self._has_arrived = anyio.Event()
+            self._group.start_soon(
+                self._run, partial(self._send, tasks, self._latest, self._has_arrived)
+            )
+            await self._has_arrived.wait()
 
-    async def _send(self, tasks: list[Task]) -> None:
+    async def _send(self, tasks: list[Task], uids: set[str], has_arrived: anyio.Event) -> None:
         """Send tasks on a line that is held for them."""
         if tasks:
             await self._deliver(tasks)
-        self._under_way.difference_update(task["uid"] for task in tasks)
+        has_arrived.set()
+        self._under_way -= uids
         self._lines.release()
         self._call_back()
         self._changed.set()
@@ -248,6 +257,8 @@ class Channel:
                     self._pending[uid].begin()
             return
         self._after = max(self._after, result["seq"])
+        if result["uid"] in self._latest:
+            self._has_arrived.set()
         future = self._pending.pop(result["uid"], None)
         if future is not None:
             settle(future, result)

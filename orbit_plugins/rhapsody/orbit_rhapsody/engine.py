@@ -39,6 +39,9 @@ FUNCTIONS_AHEAD = 64
 SWEEP_INTERVAL = 60.0
 RETRY_DELAY = 5.0
 
+WRITE_PAUSE = 0.02
+"""Seconds in which results collect after some were written: each write costs the others time."""
+
 
 class Engine:
     """Run tasks, and have their results kept."""
@@ -202,12 +205,14 @@ class Engine:
         while True:
             await self._has_ends.wait()
             self._has_ends = anyio.Event()
+            pause = WRITE_PAUSE
             try:
                 await self._write_ends()
             except StateUnavailable as error:
                 logger.error("results are not written, trying again: %s", error.detail)
-                await anyio.sleep(RETRY_DELAY)
+                pause = RETRY_DELAY
                 self._has_ends.set()
+            await anyio.sleep(pause)
 
     async def _write_ends(self) -> None:
         ends, self._ends = self._ends, []

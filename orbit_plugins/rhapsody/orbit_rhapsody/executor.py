@@ -5,12 +5,13 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+from anyio.from_thread import BlockingPortal
 
 from .connection import Connection, Target
 from .futures import OrbitFuture
@@ -41,7 +42,9 @@ class OrbitExecutor(concurrent.futures.Executor):
         self._target = Target(url, endpoint, cert, token, backends, **options)
         self._lock = threading.Lock()
         self._is_shut = False
-        self._call_soon: Callable[..., Any]
+        self._portal: BlockingPortal
+        self._closing: anyio.Event
+        self._loop: Any
         opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(
             target=self._run, args=(opened,), name="orbit executor", daemon=True
@@ -88,18 +91,10 @@ class OrbitExecutor(concurrent.futures.Executor):
 
     def reload(self, uids: Iterable[str]) -> list[OrbitFuture]:
         """Return futures for calls that were submitted before, also by a process that died."""
-        made: concurrent.futures.Future[list[OrbitFuture]] = concurrent.futures.Future()
-
-        async def load() -> None:
-            try:
-                made.set_result(await self._connection.reload(list(uids), OrbitFuture))
-            except Exception as error:  # noqa: BLE001  # handed to whoever asked
-                made.set_exception(error)
-
-        with self._lock:
-            self._check_open()
-            self._call_soon(load)
-        return made.result()
+        self._check_open()
+        made = self._portal.start_task_soon(self._connection.reload, list(uids), OrbitFuture)
+        found: list[OrbitFuture] = made.result()
+        return found
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; disconnect once all are over.
@@ -110,7 +105,7 @@ class OrbitExecutor(concurrent.futures.Executor):
         with self._lock:
             if not self._is_shut:
                 self._is_shut = True
-                self._call_soon(None)
+                self._loop.call_soon_threadsafe(self._closing.set)
         if cancel_futures:
             for future in self._connection.pending():
                 future.cancel()
@@ -141,19 +136,11 @@ class OrbitExecutor(concurrent.futures.Executor):
         except BaseException as error:  # noqa: BLE001  # raised in the constructor
             opened.set_exception(error)
             return
-        async with anyio.create_task_group() as group:
-            closing = anyio.Event()
-            loop: Any = anyio.lowlevel.current_token().native_token
-
-            def call_soon(act: Callable[..., Any] | None) -> None:
-                if act is None:
-                    loop.call_soon_threadsafe(closing.set)
-                else:
-                    loop.call_soon_threadsafe(group.start_soon, act)
-
-            self._call_soon = call_soon
+        async with BlockingPortal() as self._portal:
+            self._closing = anyio.Event()
+            self._loop = anyio.lowlevel.current_token().native_token
             opened.set_result(None)
-            await closing.wait()
+            await self._closing.wait()
         await self._connection.until_over()
         await self._connection.__aexit__()
 

@@ -31,11 +31,26 @@ BATCH = 1024
 EPOCH_BITS = 32
 """Bits by which the numbers of results jump when an endpoint was restarted."""
 
+TELLING = 0.02
+"""Seconds that a task runs before followers are told so: most are over by then."""
+
 SHARE = 4
 """How many times as long as it took to send notifications the next ones are collected."""
 
 
 _NEEDED = ("uid", "backend", "exit_code", "submitted", "started", "finished", "seq")
+
+
+class _News:
+    """Tell that something came, and whether it was a result."""
+
+    def __init__(self) -> None:
+        self.any = anyio.Event()
+        self.result = anyio.Event()
+
+    def tell_result(self) -> None:
+        self.any.set()
+        self.result.set()
 
 
 class Feed:
@@ -55,7 +70,7 @@ class Feed:
         self.followers = 0
         self._running: dict[str, int] = {}
         self._turn = 0
-        self._wake = anyio.Event()
+        self._latest = _News()
 
     def resume(self, last: int) -> None:
         """Go on after the results of an earlier process, some of which may not be on disk."""
@@ -65,7 +80,7 @@ class Feed:
         """Note that a task runs."""
         self._turn += 1
         self._running[uid] = self._turn
-        self._wake.set()
+        self._latest.any.set()
 
     def add(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Give a result its number, and return it as it is now and as it is sent."""
@@ -83,7 +98,7 @@ class Feed:
             body = pack(fields)
         self._bodies.append(body)
         self._bytes += len(body)
-        self._wake.set()
+        self._latest.tell_result()
         return fields, body
 
     def kept(self, seq: int) -> None:
@@ -100,7 +115,7 @@ class Feed:
     def close(self) -> None:
         """Let followers go."""
         self.followers = -1
-        self._wake.set()
+        self._latest.tell_result()
 
     async def follow(self, after: int) -> AsyncIterator[bytes]:
         """Yield the results after ``after``, and then each as it comes: msgpack, one by one.
@@ -117,10 +132,15 @@ class Feed:
                     after = max(first - 1, after) if not page else _last(page)
                     yield b"".join(row.body for row in page if row.body) or _NIL
                     continue
+                news = self._news()
                 after, chunk = self._take(after)
-                if not chunk:
+                if not chunk and self._turn > told:
+                    if await _set_within(TELLING, news.result):
+                        continue
                     told, chunk = self._take_running(told)
-                yield chunk or await self._silence()
+                if not chunk and await _set_within(KEEP_ALIVE, news.any):
+                    continue
+                yield chunk or _NIL
         finally:
             self.followers -= 1
 
@@ -137,13 +157,18 @@ class Feed:
         uids = [uid for uid, turn in self._running.items() if turn > told]
         return self._turn, pack({"running": uids}) if uids else b""
 
-    async def _silence(self) -> bytes:
-        if self._wake.is_set():
-            self._wake = anyio.Event()
-        with anyio.move_on_after(KEEP_ALIVE):
-            await self._wake.wait()
-            return b""
-        return _NIL
+    def _news(self) -> "_News":
+        """Return what tells of news from now on; it is asked for before one looks."""
+        if self._latest.any.is_set():
+            self._latest = _News()
+        return self._latest
+
+
+async def _set_within(seconds: float, event: anyio.Event) -> bool:
+    with anyio.move_on_after(seconds):
+        await event.wait()
+        return True
+    return False
 
 
 _NIL = pack(None)
