@@ -1,7 +1,6 @@
 """Measure tasks sent through ORBIT against RHAPSODY called directly on the same tasks.
 
-Bridge, endpoint and RHAPSODY's baseline are processes of their own; rounds are interleaved, and
-figures are medians. Run it as ``python benchmarks/tasks.py``.
+Bridge, endpoint and RHAPSODY's baseline are processes of their own.
 """
 
 import asyncio
@@ -22,13 +21,10 @@ import psutil
 import rhapsody
 from orbit_rhapsody import OrbitExecutor
 from rhapsody import ComputeTask, Session
-from run import table
-from sites import Row
+from sites import ROUNDS, TOKEN, Row
 
 from orbit_core import BridgeClient
 
-HERE = Path(__file__).resolve().parent
-ROUNDS = 5
 MANY = 10_000
 SINGLES = 200
 EXECUTABLES = 500
@@ -36,12 +32,12 @@ TOTAL = 100_000
 
 
 @contextlib.contextmanager
-def open_site(work: Path) -> Iterator[tuple[str, str, psutil.Process]]:
-    """Start a bridge and an endpoint; yield the URL, a token and the endpoint's process."""
+def open_tasks_site(work: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Start a bridge and an endpoint; yield the URL and the endpoint's process."""
     serve = Path(sys.executable).parent / "orbit-serve"
     config = work / "orbit.toml"
     config.write_text('[plugin.rhapsody]\nbackends = ["concurrent", "noop"]\n')
-    environment = {**os.environ, "ORBIT_TOKEN": "orbit_benchmark_only"}
+    environment = {**os.environ, "ORBIT_TOKEN": TOKEN}
     with contextlib.ExitStack() as stack:
 
         def start(ready: str, *options: str) -> tuple[str, int]:
@@ -68,7 +64,7 @@ def open_site(work: Path) -> Iterator[tuple[str, str, psutil.Process]]:
         )
         endpoint = ("--role", "endpoint", "--name", "node", "--plugins", "rhapsody")
         _, pid = start("(ready)", *endpoint, "--url", url, "--state-dir", str(work / "e"))
-        yield url, "orbit_benchmark_only", psutil.Process(pid)
+        yield url, psutil.Process(pid)
 
 
 async def _native(backend: str, make: Callable[[int], Any], count: int, rounds: int) -> float:
@@ -87,7 +83,7 @@ async def _native(backend: str, make: Callable[[int], Any], count: int, rounds: 
 
 def native(backend: str, kind: str, count: int, rounds: int = 1) -> float:
     """Measure RHAPSODY directly, in a process of its own."""
-    command = [sys.executable, __file__, "native", backend, kind, str(count), str(rounds)]
+    command = [sys.executable, __file__, backend, kind, str(count), str(rounds)]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
     return float(done.stdout.split()[-1])
@@ -139,10 +135,10 @@ def single_row(executor: OrbitExecutor) -> Row:
     )
 
 
-def executables_row(url: str, token: str) -> Row:
+def executables_row(url: str) -> Row:
     """Measure executables."""
     pairs = []
-    with BridgeClient(url, token=token) as bridge:
+    with BridgeClient(url, token=TOKEN) as bridge:
         client = bridge.get_endpoint_client("node").get_plugin("rhapsody", backends=["concurrent"])
         for _ in range(ROUNDS):
             direct = native("concurrent", "executable", EXECUTABLES)
@@ -171,23 +167,20 @@ def memory_row(executor: OrbitExecutor, endpoint: psutil.Process) -> Row:
     return Row(what, "<= 50 MiB", grown <= 50, f"{grown:.0f} MiB")
 
 
-def main() -> None:
-    """Measure, print and write ``results-rhapsody.md``."""
+def task_rows() -> Iterator[Row]:
+    """Measure one row after the other."""
     with (
         tempfile.TemporaryDirectory(prefix="orbit-bench-") as folder,
-        open_site(Path(folder)) as (url, token, endpoint),
+        open_tasks_site(Path(folder)) as (url, endpoint),
     ):
-        with OrbitExecutor(url, "node", token=token, backends=["concurrent"]) as executor:
+        with OrbitExecutor(url, "node", token=TOKEN, backends=["concurrent"]) as executor:
             functions(executor, 1000)
-            rows = [throughput_row(executor, "concurrent", 0.5), single_row(executor)]
-            memory = memory_row(executor, endpoint)
-        with OrbitExecutor(url, "node", token=token, backends=["noop"]) as executor:
-            rows.insert(1, throughput_row(executor, "noop", 0.25))
-        rows += [executables_row(url, token), memory]
-    text = table(rows)
-    print(text)
-    heading = "# Results of rhapsody\n\nWritten by `benchmarks/tasks.py`; medians.\n\n"
-    (HERE / "results-rhapsody.md").write_text(f"{heading}{text}\n")
+            yield throughput_row(executor, "concurrent", 0.5)
+            yield single_row(executor)
+            yield memory_row(executor, endpoint)
+        with OrbitExecutor(url, "node", token=TOKEN, backends=["noop"]) as executor:
+            yield throughput_row(executor, "noop", 0.25)
+        yield executables_row(url)
 
 
 def _baseline(backend: str, kind: str, count: str, rounds: str) -> None:
@@ -200,7 +193,4 @@ def _baseline(backend: str, kind: str, count: str, rounds: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["native"]:
-        _baseline(*sys.argv[2:])
-    else:
-        main()
+    _baseline(*sys.argv[1:])
