@@ -81,6 +81,10 @@ class AsyncOrbitExecutor:
         found: list[AsyncOrbitFuture] = await self._connection.reload(list(uids), AsyncOrbitFuture)
         return found
 
+    async def flush(self) -> None:
+        """Wait until a crash of this process loses no call: the endpoint has them on its disk."""
+        await self._connection.flush()
+
     async def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and wait for those there are or cancel them."""
         self._is_shut = True

@@ -118,6 +118,11 @@ class Channel:
         while self._pending or self._cancelled:
             await self._change()
 
+    async def until_sent(self) -> None:
+        """Wait until no call is left that the endpoint has not answered for."""
+        while self._queue or self._under_way:
+            await self._change()
+
     def _rouse(self) -> None:
         if not self._is_awake:
             self._is_awake = True

@@ -106,6 +106,10 @@ class Connection:
         for channel in self._channels.values():
             await channel.until_over()
 
+    async def flush(self) -> None:
+        """Wait until the endpoint has every call so far on its disk, or has refused it."""
+        await self.channel.until_sent()
+
     def pack(self, function: Function) -> str | bytes:
         """Return what travels of a function. Raises NotPicklable, PythonMismatch."""
         try:

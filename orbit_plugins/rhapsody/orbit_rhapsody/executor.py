@@ -96,6 +96,11 @@ class OrbitExecutor(concurrent.futures.Executor):
         found: list[OrbitFuture] = made.result()
         return found
 
+    def flush(self) -> None:
+        """Wait until a crash of this process loses no call: the endpoint has them on its disk."""
+        self._check_open()
+        self._portal.start_task_soon(self._connection.flush).result()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; disconnect once all are over.
 

@@ -75,6 +75,12 @@ class User:
     def heard(self, topic: str) -> list[Any]:
         return [note.data for note in self.notifications if note.topic == topic]
 
+    def done(self) -> list[dict[str, Any]]:
+        """Return what was notified of tasks that are done."""
+        batches = [note["tasks"] for note in self.heard("task_status_batch")]
+        told = [*self.heard("task_status"), *(task for batch in batches for task in batch)]
+        return [task for task in told if task["state"] == "DONE"]
+
     async def until(self, condition: Callable[[], bool]) -> None:
         with anyio.fail_after(PATIENCE):
             while not condition():

@@ -358,25 +358,21 @@ async def test_statistics_count_states_by_backend(open_user: Reader, tmp_path: P
 
 async def test_each_end_is_notified_with_its_value(user: Reader) -> None:
     await user.run(**SQRT)
-    told = [note for note in user.heard("task_status") if note["state"] == "DONE"]
-    assert [(note["return_value"], note["exit_code"]) for note in told] == [(2.0, 0)]
-    await user.submit(*({"uid": f"n{n}", **SQRT} for n in range(500)))
-    await user.wait(*(f"n{n}" for n in range(500)))
-
-    def ends() -> set[str]:
-        batched = [task for note in user.heard("task_status_batch") for task in note["tasks"]]
-        found = [*batched, *user.heard("task_status")]
-        return {task["uid"] for task in found if task["state"] == "DONE"}
-
-    await user.until(lambda: {f"n{n}" for n in range(500)} <= ends())
+    await user.until(user.done)
+    assert [(note["return_value"], note["exit_code"]) for note in user.done()] == [(2.0, 0)]
+    uids = {f"n{n}" for n in range(500)}
+    await user.submit(*({"uid": uid, **SQRT} for uid in uids))
+    await user.until(lambda: uids <= {note["uid"] for note in user.done()})
 
 
 async def test_a_notification_leaves_out_a_large_value_and_marks_bytes(user: Reader) -> None:
-    await user.run(function="os:urandom", args=[100_000])
-    await user.run(function="os:urandom", args=[3])
-    told = [note for note in user.heard("task_status") if note["state"] == "DONE"]
-    assert (told[0]["return_value"], told[0]["_return_value_encoding"]) == (None, "omitted")
-    assert len(base64.b64decode(told[1]["return_value"])) == 3
+    await user.submit({"uid": "large", "function": "os:urandom", "args": [100_000]})
+    await user.submit({"uid": "small", "function": "os:urandom", "args": [3]})
+    await user.until(lambda: len(user.done()) == 2)
+    told = {note["uid"]: note for note in user.done()}
+    assert told["large"]["return_value"] is None
+    assert told["large"]["_return_value_encoding"] == "omitted"
+    assert len(base64.b64decode(told["small"]["return_value"])) == 3
 
 
 async def test_notifications_come_in_batches_of_the_size_asked_for(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from orbit_rhapsody import AsyncOrbitExecutor, OrbitExecutor, TaskFailed
@@ -34,9 +33,7 @@ futures = [executor.submit(pow, 2, n) for n in range(1000)]
 gate = executor.submit(time.sleep, 0.5)
 for future in (*futures, gate):
     print(future.uid)
-while executor._connection.channel._queue:
-    time.sleep(0.001)
-futures[0].result()
+executor.flush()
 print("sent", flush=True)
 time.sleep(600)
 """
@@ -132,9 +129,7 @@ async def test_an_endpoint_that_is_killed_fails_what_ran_and_keeps_what_was_done
             assert [await future for future in done] == [2**n for n in range(100)]
         lost = [await executor.submit(time.sleep, 300) for _ in range(4)]
         last = await executor.submit(abs, -1)
-        while executor._connection.channel._queue:
-            await anyio.sleep(0.01)
-        await anyio.lowlevel.checkpoint()
+        await executor.flush()
         await executor._connection.client.wait_tasks([last.uid], timeout=0.2)
         endpoint.send_signal(signal.SIGKILL)
         await anyio.to_thread.run_sync(endpoint.wait)
