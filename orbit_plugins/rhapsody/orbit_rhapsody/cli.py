@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any
 
 import click
@@ -20,6 +21,22 @@ _session = click.option(
     "--session", "sid", metavar="SID", help="Work in this session instead of your own."
 )
 
+_PROGRAM = (
+    click.argument("endpoint"),
+    click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED),
+    click.option("--dir", "directory", metavar="PATH", help="Where to run it."),
+    click.option("--env", metavar="KEY=VALUE", multiple=True, help="A variable; repeatable."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="How long it may run."),
+    _session,
+    json_option,
+    click.pass_context,
+)
+
+
+def _runs_a_program(function: Callable[..., None]) -> Callable[..., None]:
+    """Have a command take ENDPOINT, COMMAND and how to run it."""
+    return reduce(lambda made, decorate: decorate(made), reversed(_PROGRAM), function)
+
 
 @click.group(name="rhapsody")
 def commands() -> None:
@@ -27,37 +44,23 @@ def commands() -> None:
 
 
 @commands.command(context_settings={"ignore_unknown_options": True})
-@click.argument("endpoint")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--dir", "directory", metavar="PATH", help="Where to run it.")
-@click.option("--env", metavar="KEY=VALUE", multiple=True, help="A variable for it; repeatable.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="How long it may run.")
-@_session
-@json_option
-@click.pass_context
-def submit(
-    context: click.Context,
-    /,
-    endpoint: str,
-    command: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
-) -> None:
+@_runs_a_program
+def submit(context: click.Context, /, endpoint: str, as_json: bool, **options: Any) -> None:
     """Start COMMAND on ENDPOINT, and print the task's uid."""
     with open_plugin(context, endpoint, "rhapsody", sid=options["sid"]) as client:
-        (found,) = client.submit_tasks([_task_of(command, options)])
+        (found,) = client.submit_tasks([_task_of(options)])
     show(found, as_json, lambda value: str(value["uid"]))
 
 
-def _task_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _task_of(options: dict[str, Any]) -> dict[str, Any]:
     specific = {
         "cwd": options["directory"],
         "env": dict(_variable(entry) for entry in options["env"]),
         "timeout": options["timeout"],
     }
     return {
-        "executable": command[0],
-        "arguments": list(command[1:]),
+        "executable": options["command"][0],
+        "arguments": list(options["command"][1:]),
         "task_backend_specific_kwargs": {key: value for key, value in specific.items() if value},
     }
 
@@ -138,25 +141,11 @@ def statistics(context: click.Context, endpoint: str, sid: str | None, as_json: 
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("endpoint")
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--dir", "directory", metavar="PATH", help="Where to run it.")
-@click.option("--env", metavar="KEY=VALUE", multiple=True, help="A variable for it; repeatable.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="How long it may run.")
-@_session
-@json_option
-@click.pass_context
-def run(
-    context: click.Context,
-    /,
-    endpoint: str,
-    command: tuple[str, ...],
-    as_json: bool,
-    **options: Any,
-) -> None:
+@_runs_a_program
+def run(context: click.Context, /, endpoint: str, as_json: bool, **options: Any) -> None:
     """Run COMMAND on ENDPOINT, print what it printed, and exit as it did."""
     with open_plugin(context, endpoint, "rhapsody", sid=options["sid"]) as client:
-        (found,) = client.wait_tasks(client.submit_tasks([_task_of(command, options)]))
+        (found,) = client.wait_tasks(client.submit_tasks([_task_of(options)]))
     if as_json:
         show(_shown(found), as_json, _text_of)
     else:
