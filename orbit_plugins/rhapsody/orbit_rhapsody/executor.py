@@ -55,7 +55,8 @@ class OrbitExecutor(concurrent.futures.Executor):
     def submit(self, fn: Function, /, *args: Any, **kwargs: Any) -> OrbitFuture:
         """Have ``fn(*args, **kwargs)`` called at the endpoint, and return its future.
 
-        ``fn`` may be an import path ``module:name``. It waits while too much waits to be sent.
+        ``fn`` may be an import path ``module:name``. It waits while too much waits to be sent,
+        except in the callback of a future.
         Raises NotPicklable, PythonMismatch, and RuntimeError after `shutdown`.
         """
         return self._submit(self._connection.pack(fn), pack_arguments(args, kwargs))
@@ -119,7 +120,7 @@ class OrbitExecutor(concurrent.futures.Executor):
 
     def _submit(self, packed: str | bytes, task: dict[str, Any]) -> OrbitFuture:
         channel = self._connection.channel
-        if channel.is_full:
+        if channel.is_full and threading.current_thread() is not self._thread:
             channel.wait_for_room()
         with self._lock:
             self._check_open()

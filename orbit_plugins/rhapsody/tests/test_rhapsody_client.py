@@ -1,4 +1,5 @@
 import pickle
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -240,6 +241,16 @@ async def test_a_client_without_a_session_says_so(rhapsody: RhapsodyClient) -> N
     await rhapsody.unregister_session()
     with pytest.raises(RuntimeError, match="no active session"):
         await rhapsody.submit_tasks([SQRT])
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [("orbit_core.bridge", "cloudpickle"), ("orbit_rhapsody", "rhapsody")],
+    ids=["a bridge opens no pickle", "a laptop needs no RHAPSODY"],
+)
+def test_what_is_not_needed_is_not_loaded(imported: str, absent: str) -> None:
+    script = f"import sys, {imported}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_errors_can_be_pickled() -> None:

@@ -223,6 +223,17 @@ def test_done_callbacks_are_called_with_the_future(executor: OrbitExecutor) -> N
     assert heard.result(PATIENCE) is future
 
 
+def test_a_callback_may_submit_though_too_much_waits(
+    executor: OrbitExecutor, monkeypatch: pytest.MonkeyPatch, gate: Path
+) -> None:
+    heard: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    first = executor.submit(wait_for_file, str(gate))
+    first.add_done_callback(lambda _: heard.set_result(executor.submit(abs, -2)))
+    monkeypatch.setattr("orbit_rhapsody.channel.UNSENT", 0)
+    gate.touch()
+    assert heard.result(PATIENCE).result(PATIENCE) == 2
+
+
 def test_wait_and_as_completed_take_its_futures(executor: OrbitExecutor, gate: Path) -> None:
     slow = executor.submit(wait_for_file, str(gate))
     quick = [executor.submit(abs, -n) for n in range(5)]

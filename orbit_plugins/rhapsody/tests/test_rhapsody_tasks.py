@@ -232,6 +232,25 @@ async def test_one_failing_task_leaves_the_others_alone(user: Reader) -> None:
     assert [task["state"] for task in await user.wait(*uids)] == ["FAILED", "DONE"]
 
 
-async def test_the_same_file_serves_as_working_environment(user: Reader) -> None:
+async def test_a_backend_that_takes_no_tasks_fails_them_with_its_reason(
+    user: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(tasks: list[Any]) -> None:
+        raise RuntimeError("its workers are gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(user.served.plugin.engine._backends[0]._session, "submit_tasks", refuse)
+        found = await user.run(function="math:sqrt", args=[4.0])
+    assert found["state"] == "FAILED"
+    assert found["error"] == "backend concurrent does not take it: its workers are gone"
+    assert (await user.run(function="math:sqrt", args=[4.0]))["return_value"] == 2.0
+
+
+async def test_nothing_is_measured_unless_that_was_asked_for(user: Reader) -> None:
+    sessions = [user.served.plugin.engine._backends[0]._session]
+    assert [session.get_telemetry() for session in sessions] == [None]
+
+
+async def test_an_executable_has_the_environment_of_its_endpoint(user: Reader) -> None:
     found = await user.run(**shell("echo $HOME"))
     assert found["stdout"] == os.environ["HOME"] + "\n"
