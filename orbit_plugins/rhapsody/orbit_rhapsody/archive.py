@@ -13,12 +13,12 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import attrs
 
 from orbit_core import PluginContext
 
 from .errors import DuplicateTask
 from .ledger import Ledger
+from .records import Accepted, Ended, Row
 
 INLINE = 64 * 1024
 """Bytes of the largest result that stands in the database itself."""
@@ -40,35 +40,6 @@ _INDICES = (
     "CREATE INDEX IF NOT EXISTS by_age ON tasks (finished) WHERE size IS NOT NULL",
 )
 # ``size`` is NULL before the end of a task and after its result has gone; ``state`` tells which.
-
-
-@attrs.frozen
-class Accepted:
-    """Name a task that was accepted: by a number that is never used again, and by its uid."""
-
-    number: int
-    uid: str
-
-
-@attrs.frozen
-class Ended:
-    """Hold a task's end; ``body`` is its result as it is sent."""
-
-    number: int
-    seq: int
-    state: str
-    finished: float
-    body: bytes
-
-
-@attrs.frozen
-class Row:
-    """Hold what is kept of a task; without a state it is not over, without a body that is gone."""
-
-    uid: str
-    seq: int | None
-    state: str | None
-    body: bytes | None = None
 
 
 class _Taken(ValueError):

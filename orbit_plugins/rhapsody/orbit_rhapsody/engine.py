@@ -11,13 +11,14 @@ import anyio.to_thread
 from orbit_core import PluginContext
 from orbit_core.errors import StateUnavailable
 
-from .archive import Archive, Ended
+from .archive import Archive
 from .backends import AnyBackend, processors, start_backend, start_in_thread
 from .endings import Endings
 from .errors import BackendFailed
 from .lane import Lane
 from .models import RhapsodySettings, TaskState
 from .processes import end_processes
+from .records import Ended
 from .task import Kind, Task
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class Engine:
         self._starting = anyio.Lock()
         self._ends: list[tuple[Ended, Callable[[], None]]] = []
         self._has_ends = anyio.Event()
+        self._is_closed = False
         self._endings = Endings()
         # Threads of its own: those that wait for processes to end take their time.
         self._limiter = anyio.CapacityLimiter(8)
@@ -81,13 +83,16 @@ class Engine:
 
     async def close(self) -> None:
         """End the processes of executables and the backends, and write the last results down."""
-        for lane in self._lanes.values():
-            lane.stop()
+        running = [task for lane in self._lanes.values() for task in lane.stop()]
         await self._end_processes(self._is_ours, STOP_GRACE)
+        with anyio.move_on_after(STOP_GRACE):
+            for task in running:
+                await task.until_over()
         async with self._starting:
             for backend in self._backends:
                 await backend.close()
         await self.flush()
+        self._is_closed = True
         await self.archive.ledger.close()
 
     async def flush(self) -> None:
@@ -144,6 +149,8 @@ class Engine:
 
     def keep(self, end: Ended, written: Callable[[], None]) -> None:
         """Have a result on disk soon; ``written`` is called when it is."""
+        if self._is_closed:
+            return
         self._ends.append((end, written))
         self._has_ends.set()
 
@@ -196,8 +203,7 @@ class Engine:
         while task.state is TaskState.PENDING:
             await task.change()
         with anyio.move_on_after(seconds):
-            while not task.state.is_final:
-                await task.change()
+            await task.until_over()
             return
         await self.cancel([task], TaskState.FAILED, f"its time of {seconds:g} s was up")
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 
-from .archive import Archive, Row
+from .archive import Archive
 from .models import TaskState
+from .records import Row
 from .values import for_json, pack
 
 KEEP_ALIVE = 15.0

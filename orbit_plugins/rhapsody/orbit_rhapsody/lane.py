@@ -46,12 +46,14 @@ class Lane:
             while batch := self._take():
                 await self._hand_over(batch)
 
-    def stop(self) -> None:
-        """Hand nothing over any more, and blame the end of the endpoint for what it ends."""
+    def stop(self) -> list[Task]:
+        """Hand nothing over any more, and return the executables that the endpoint is to end."""
         self._limit = 0
-        for task in self._by_uid.values():
-            if task.work.kind == "executable" and task.verdict is None:
+        running = [task for task in self._by_uid.values() if task.work.kind == "executable"]
+        for task in running:
+            if task.verdict is None:
                 task.verdict, task.reason = TaskState.FAILED, LOST
+        return running
 
     def _take(self) -> list[Task]:
         """Return the next tasks, one of each session in turn, if that is worth the while."""

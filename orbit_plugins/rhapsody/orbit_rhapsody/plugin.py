@@ -18,6 +18,7 @@ from orbit_core.web import integer_parameter, json_body, read_body
 
 from .client import RhapsodyClient
 from .models import BACKENDS, Cancelled, Opened, SessionStatus, Statistics
+from .options import SessionOptions
 from .portal import UI
 from .values import for_json
 
@@ -93,6 +94,8 @@ class RhapsodyPlugin(Plugin):
         fixed = (self.engine, self.context.background)
         try:
             inspect.signature(RhapsodySession).bind(sid, *fixed, **settings)
+            options = {key: settings[key] for key in settings if key != "backends"}
+            inspect.signature(SessionOptions).bind(**options)
         except TypeError as error:
             raise InvalidBody(f"this plugin's sessions do not take that: {error}") from None
         session = RhapsodySession(sid, *fixed, **settings)

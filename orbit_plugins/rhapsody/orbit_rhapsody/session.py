@@ -7,15 +7,12 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import msgpack
 
 from orbit_core import PluginSession
-from orbit_core.errors import BodyTooLarge, InvalidBody
+from orbit_core.errors import BodyTooLarge
 
-from .archive import Accepted, Ended, Row
 from .backends import DEFAULT
-from .calls import is_loaded, load
 from .engine import Engine
 from .errors import (
     BackendFailed,
@@ -24,7 +21,8 @@ from .errors import (
     TooManyTasks,
     UnknownTask,
 )
-from .feed import BATCH, Bulletin, Feed
+from .feed import Bulletin, Feed
+from .intake import read
 from .models import (
     BACKENDS,
     Cancelled,
@@ -33,21 +31,15 @@ from .models import (
     Statistics,
     TaskState,
 )
-from .specs import Policy, digest_of, named, read_tasks
+from .options import SessionOptions
+from .records import Accepted, Ended, Row
+from .specs import Policy, digest_of, named
 from .statistics import Counts
 from .task import LOST, Task, Work
 from .values import pack, python_version
 
-WINDOW = 0.25
-"""Seconds that a notification waits at most, unless the session says otherwise."""
-
-SMALL = 16 * 1024
-"""Bytes of a body that is read on the event loop."""
-
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
-
-Read = Callable[[], dict[str, Any]]
 
 
 class RhapsodySession(PluginSession):
@@ -59,26 +51,16 @@ class RhapsodySession(PluginSession):
         engine: Engine,
         background: Callable[..., None],
         backends: list[str] | None = None,
-        init_timeout: float | None = None,
-        notify_batch_window: float | None = None,
-        notify_batch_size: int | None = None,
-        allow_pickled_tasks: bool = True,
-        notify_tasks: bool = True,
+        **options: Any,
     ) -> None:
-        """Share the plugin's engine; ``init_timeout`` is the client's own affair.
-
-        Without ``notify_tasks`` nobody is notified of tasks: who follows the results knows.
-        """
+        """Share the plugin's engine; ``options`` are those of `SessionOptions`."""
         super().__init__(sid)
         offered = engine.settings.backends or BACKENDS
         default = DEFAULT if DEFAULT in offered else offered[0]
         self.backends = named(backends, offered, default)
+        self._options = SessionOptions(**options)
         self._engine = engine
         self._background = background
-        self._window = _checked(notify_batch_window, "notify_batch_window", WINDOW, 0)
-        self._size = int(_checked(notify_batch_size, "notify_batch_size", BATCH, 1))
-        self._allows_pickles = _flag(allow_pickled_tasks, "allow_pickled_tasks")
-        self._notifies = _flag(notify_tasks, "notify_tasks")
         self._status: SessionState = "initializing"
         self._error: str | None = None
         self._initialized = anyio.Event()
@@ -87,7 +69,9 @@ class RhapsodySession(PluginSession):
         self._unwritten: dict[str, bytes] = {}
         self._counts = Counts()
         self.feed = Feed(sid, engine.archive, engine.settings.result_limit)
-        self._bulletin = Bulletin(self._notify, self._window, self._size)
+        self._bulletin = Bulletin(
+            self._notify, self._options.notify_batch_window, int(self._options.notify_batch_size)
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -159,7 +143,7 @@ class RhapsodySession(PluginSession):
         PythonMismatch, DuplicateTask, TooManyTasks, BodyTooLarge, StateUnavailable.
         """
         self._check_ready()
-        works = await self._read(raw, decode)
+        works = await read(raw, decode, self._policy())
         self._check_active()
         limit = self._engine.settings.pending_limit
         if len(works) > limit:
@@ -181,14 +165,6 @@ class RhapsodySession(PluginSession):
         found = await self._rows([work.uid for work in works])
         return {uid: str(row["state"]) for uid, row in found.items()}
 
-    async def _read(self, raw: bytes, decode: Callable[[bytes], Any]) -> list[Work]:
-        """Read a body of ``submit`` and load its functions, in a thread if that may take long."""
-        if len(raw) <= SMALL:
-            works = _works(decode(raw), self._policy())
-            if all(work.call is None or is_loaded(work.call.function) for work in works):
-                return works
-        return await anyio.to_thread.run_sync(_prepare, raw, decode, self._policy())
-
     def _begin(self, numbered: list[Accepted], works: list[Work]) -> None:
         tasks = [self._task(accepted, work) for accepted, work in zip(numbered, works, strict=True)]
         self._counts.begin()
@@ -205,7 +181,7 @@ class RhapsodySession(PluginSession):
         digests = settings.pickled_functions
         return Policy(
             self.backends,
-            settings.allow_pickled_tasks and self._allows_pickles and trusted,
+            settings.allow_pickled_tasks and self._options.allow_pickled_tasks and trusted,
             None if digests is None else frozenset(map(str.lower, digests)),
         )
 
@@ -219,7 +195,7 @@ class RhapsodySession(PluginSession):
     def _on_change(self, task: Task, fields: dict[str, Any]) -> None:
         if not task.state.is_final:
             self.feed.started(task.uid)
-            if self._notifies:
+            if self._options.notify_tasks:
                 self._bulletin.add({"uid": task.uid, "state": task.state})
             return
         finished = time.time()
@@ -236,7 +212,7 @@ class RhapsodySession(PluginSession):
         self._tasks.pop(task.uid, None)
         self._unwritten[task.uid] = body
         self._counts.end(task, str(record["state"]), finished)
-        if self._notifies:
+        if self._options.notify_tasks:
             self._bulletin.add(record)
         end = Ended(task.number, record["seq"], str(record["state"]), finished, body)
         self._engine.keep(end, partial(self._written, task.uid, end.seq))
@@ -319,36 +295,8 @@ class RhapsodySession(PluginSession):
         return self.feed.follow(after)
 
 
-def _prepare(raw: bytes, decode: Callable[[bytes], Any], policy: Policy) -> list[Work]:
-    """Do the same where it may block."""
-    works = _works(decode(raw), policy)
-    for function in {work.call.function for work in works if work.call is not None}:
-        load(function)
-    return works
-
-
-def _works(body: object, policy: Policy) -> list[Work]:
-    if not isinstance(body, dict):
-        raise InvalidBody(f"the body must be an object, not a {type(body).__name__}")
-    return read_tasks(body, policy)
-
-
 def _body(row: Row) -> bytes:
     if row.body is not None:
         return row.body
     state = "GONE" if row.state is not None else TaskState.PENDING
     return pack({"uid": row.uid, "state": state})
-
-
-def _checked(value: float | None, what: str, default: float, least: float) -> float:
-    if value is None:
-        return default
-    if type(value) not in (int, float) or not least <= value < float("inf"):
-        raise InvalidBody(f"{what} must be a number of at least {least}")
-    return value
-
-
-def _flag(value: object, what: str) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidBody(f"{what} must be true or false")
-    return value

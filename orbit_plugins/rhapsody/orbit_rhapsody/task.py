@@ -81,6 +81,11 @@ class Task:
             self._changed = anyio.Event()
         await self._changed.wait()
 
+    async def until_over(self) -> None:
+        """Wait for its end."""
+        while not self.state.is_final:
+            await self.change()
+
     def _tell(self) -> None:
         if self._changed is not None:
             self._changed.set()
