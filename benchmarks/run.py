@@ -12,6 +12,7 @@ from bench_jobs import job_row
 from bench_notifications import notification_rows
 from bench_requests import request_rows
 from bench_starts import crowd_row, import_row, start_row
+from bench_tasks import task_rows
 from bench_transfers import bystander_row, transfer_rows
 from sites import HERE, Row, open_site
 
@@ -35,6 +36,7 @@ def rows() -> Iterator[Row]:
         yield job_row(site)
     with open_site(tls=True) as site:
         yield from request_rows(site, ", TLS")
+    yield from task_rows()
     yield crowd_row()
     yield start_row()
     yield import_row()

@@ -1,0 +1,178 @@
+"""Start RHAPSODY's backends and hand them tasks: the one module that calls RHAPSODY.
+
+It is imported, which takes half a second, when the first backend starts.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from .loop_thread import LoopThread
+from .models import RhapsodySettings
+from .threads import DaemonThreads
+
+logger = logging.getLogger(__name__)
+
+if importlib.util.find_spec("rhapsody") is None:
+    raise ModuleNotFoundError("No module named 'rhapsody'", name="rhapsody")
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a backend has to end."""
+
+AI_BACKENDS = frozenset({"noop", "dragon_v3"})
+"""The backends that run AI tasks."""
+
+DEFAULT = "dragon_v3" if importlib.util.find_spec("dragon") else "concurrent"
+"""The backend of a session that names none."""
+
+
+OnEnd = Callable[[Any, "asyncio.Future[Any]"], None]
+
+
+class AnyBackend(Protocol):
+    """Run tasks on one of RHAPSODY's backends."""
+
+    name: str
+    workers: int
+
+    def make(self, uid: str, *, is_ai: bool, **fields: Any) -> Any:
+        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``."""
+        ...
+
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
+        ...
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up."""
+        ...
+
+    def forget(self, task: Any) -> None:
+        """Let go of a finished task."""
+        ...
+
+    async def close(self) -> None:
+        """End the backend."""
+        ...
+
+
+@attrs.define(eq=False)
+class Backend:
+    """Be one running backend."""
+
+    name: str
+    workers: int
+    _library: Any
+    _session: Any
+    _backend: Any
+    _threads: DaemonThreads | None = None
+
+    def make(self, uid: str, *, is_ai: bool, **fields: Any) -> Any:
+        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``."""
+        kind = self._library.AITask if is_ai else self._library.ComputeTask
+        return kind(uid=uid, backend=self.name, **fields)
+
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
+        for task, future in zip(tasks, await self._session.submit_tasks(tasks), strict=True):
+            future.add_done_callback(partial(on_end, task))
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up; a thread that its function holds is replaced."""
+        await self._backend.cancel_task(task["uid"])
+        if is_running and self._threads is not None:
+            self._threads.replace()
+
+    def forget(self, task: Any) -> None:
+        """Let go of a finished task: RHAPSODY keeps each for ever, and has no API to drop one."""
+        self._session._tasks.pop(task["uid"], None)
+        getattr(self._backend, "tasks", {}).pop(task["uid"], None)
+
+    async def close(self) -> None:
+        """End the backend; one that dawdles is left alone."""
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            try:
+                await self._session.close()
+            except Exception:  # a backend may fail in any way
+                logger.exception("backend %s failed to end", self.name)
+
+
+class BackendInThread:
+    """Be a backend that runs in a loop of its own, for executables."""
+
+    def __init__(self, thread: LoopThread, backend: Backend) -> None:
+        """Stand for ``backend``, which was started in ``thread``."""
+        self.name = backend.name
+        self.workers = backend.workers
+        self.make = backend.make
+        self._thread = thread
+        self._backend = backend
+
+    async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
+        """Hand tasks over; ``on_end(task, future)`` is called here once each is over."""
+
+        def end_there(task: Any, future: "asyncio.Future[Any]") -> None:
+            self._backend.forget(task)
+            self._thread.send_home(partial(on_end, task, future))
+
+        await self._thread.call(self._backend.submit, tasks, end_there)
+
+    async def cancel(self, task: Any, *, is_running: bool) -> None:
+        """Have a task given up."""
+        await self._thread.call(partial(self._backend.cancel, is_running=is_running), task)
+
+    def forget(self, task: Any) -> None:
+        """Do nothing: that is done in the thread."""
+
+    async def close(self) -> None:
+        """End the backend and its thread."""
+        await self._thread.call(self._backend.close)
+        self._thread.stop()
+
+
+async def start_in_thread(name: str, settings: RhapsodySettings, directory: Path) -> AnyBackend:
+    """Start a backend for executables, in a loop of its own."""
+    thread = LoopThread()
+    return BackendInThread(thread, await thread.call(start_backend, name, settings, directory))
+
+
+async def start_backend(name: str, settings: RhapsodySettings, directory: Path) -> Backend:
+    """Start a backend; it raises whatever RHAPSODY does."""
+    rhapsody: Any = await anyio.to_thread.run_sync(importlib.import_module, "rhapsody")
+    logging.getLogger("rhapsody").setLevel(logging.WARNING)
+    workers = settings.function_workers or processors()
+    threads: DaemonThreads | None = None
+    match name:
+        case "concurrent" if settings.function_processes:
+            context = multiprocessing.get_context("forkserver")
+            pool = ProcessPoolExecutor(workers, mp_context=context)
+            backend = await rhapsody.get_backend(name, executor=pool)
+        case "concurrent":
+            threads = DaemonThreads(workers)
+            backend = await rhapsody.get_backend(name, executor=threads)
+        case "dask":
+            cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            backend = await rhapsody.get_backend(name, resources=cluster)
+        case _:
+            backend = await rhapsody.get_backend(name)
+    session = rhapsody.Session(backends=[backend], work_dir=str(directory))
+    if settings.telemetry:
+        await session.start_telemetry()
+    return Backend(name, workers, rhapsody, session, backend, threads)
+
+
+def processors() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0))
