@@ -87,12 +87,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Cut the connection."""
         self.transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of what would keep a lost socket in memory until the garbage is collected."""
-        super().connection_lost(exc)
-        self._receive, self._resume = None, SocketProtocol._resume
-        if hasattr(self, "scope"):
-            self.scope.clear()  # type: ignore[attr-defined]
+    async def run_asgi(self) -> None:
+        """Run the application, and let go then of what would wait for the garbage collector."""
+        try:
+            await super().run_asgi()
+        finally:
+            del self.scope["orbit.socket"]  # type: ignore[typeddict-item]
+            self._receive, self._resume = None, SocketProtocol._resume
 
     def resume_writing(self) -> None:
         """Tell the link that the buffer has room again."""

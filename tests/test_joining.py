@@ -1,3 +1,4 @@
+import asyncio
 from types import SimpleNamespace
 
 import anyio
@@ -117,6 +118,32 @@ async def test_who_leaves_while_it_waits_is_not_let_in(deployment, registrar):
     token = await endpoint_token(deployment)
     assert await ask_to_join(registrar, token, leave) == [503, None]
     assert [member.name for member in deployment.bridge.registry.members] == ["node"]
+
+
+async def test_who_leaves_while_it_waits_is_no_error_of_the_server(deployment, registrar, caplog):
+    registrar._admissions = standing_still(1)
+    registrar._admissions.take("")
+    token = await endpoint_token(deployment)
+    waiting = []
+    find_turn = registrar._turn
+    registrar._turn = lambda applicant: waiting.append(applicant.name) or find_turn(applicant)
+    async with anyio.create_task_group() as group:
+
+        async def join():
+            async with handshake(deployment, token):
+                pass
+
+        group.start_soon(join)
+        await until(lambda: waiting)
+        group.cancel_scope.cancel()
+    await until(lambda: not handshakes())
+    assert waiting == ["other"]
+    assert "Exception in ASGI application" not in caplog.text
+
+
+def handshakes():
+    """Return the tasks that serve a WebSocket, besides those of `node`'s link."""
+    return [task for task in asyncio.all_tasks() if "SocketProtocol.run_asgi" in repr(task)][1:]
 
 
 async def test_a_token_that_is_revoked_while_its_endpoint_waits_lets_nobody_in(
