@@ -5,6 +5,7 @@ that runs the endpoint. It is taken apart here as text; `orbit_staging.folders` 
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ LONGEST = 4096
 """Characters that a path may have."""
 
 Parts = tuple[str, ...]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @attrs.frozen
@@ -112,7 +115,8 @@ class Places:
 def split(text: str) -> Parts:
     """Return a path's parts, without empty ones and ``.``.
 
-    Raises InvalidPath for ``..``, for NUL and what else no file can be called.
+    Raises InvalidPath for ``..``, for control characters, which no name needs, and for what is no
+    UTF-8.
     """
     if len(text) > LONGEST:
         raise InvalidPath(f"a path has at most {LONGEST} characters, not {len(text)}")
@@ -122,8 +126,8 @@ def split(text: str) -> Parts:
             raise InvalidPath(f"{text!r} leads upwards with '..': name the place itself")
         if part == UPLOADS:
             raise PathRefused(f"{UPLOADS} is where unfinished uploads are: choose another name")
-        if "\0" in part or not _is_encodable(part):
-            raise InvalidPath(f"no file can be called {part!r}: take the odd characters out")
+        if _CONTROL.search(part) or not _is_encodable(part):
+            raise InvalidPath(f"no file may be called {part!r}: take the odd characters out")
     return parts
 
 
