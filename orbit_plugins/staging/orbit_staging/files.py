@@ -118,12 +118,22 @@ class Files:
         sha256 = check_sha256(wanted.sha256)
         try:
             async with self.uploads.open(key, make=False) as upload:
-                return await self._commit(upload, sha256, overwrite=wanted.overwrite)
-        except (UnknownUpload, AlreadyThere):
+                return await self._commit_or_find(upload, sha256, overwrite=wanted.overwrite)
+        except UnknownUpload:
             found = await self._found(key.place, sha256)
             if found is None:
                 raise
-            await self.discard(key)
+            return found
+
+    async def _commit_or_find(self, upload: Upload, sha256: str, *, overwrite: bool) -> Stored:
+        """Make an upload visible, or throw it away if the same file is there already."""
+        try:
+            return await self._commit(upload, sha256, overwrite=overwrite)
+        except AlreadyThere:
+            found = await self._found(upload.key.place, sha256)
+            if found is None:
+                raise
+            await self.disk.run(upload.discard)
             return found
 
     async def _found(self, place: Place, sha256: str) -> Stored | None:

@@ -1,5 +1,6 @@
 """Serve files on an endpoint: up, down, and across to another one."""
 
+import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,8 @@ from .replies import FileReply, ReportReply, Touch, open_reply
 from .session import SessionFolders, StagingSession
 from .tickets import HEADER, LIFE, Grant, Tickets
 from .uploads import UploadKey, sweep
+
+logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 3600.0
 """Seconds between looks for uploads that nobody resumes."""
@@ -134,7 +137,10 @@ class StagingPlugin(Plugin):
     def _sweep_roots(self) -> None:
         found = [Root.of_session(folder) for folder in self.folders.folder("").glob("*")]
         for root in [*found, *(root for root, _ in self.roots)]:
-            sweep(root, self._settings.keep_uploads)
+            try:
+                sweep(root, self._settings.keep_uploads)
+            except OSError as error:
+                logger.warning("unfinished uploads in %s stay: %s", root.uploads, error)
 
     async def _place(self, request: Request, text: str) -> Place:
         """Return the place that a path names for the caller in its session."""

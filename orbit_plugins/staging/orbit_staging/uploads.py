@@ -5,6 +5,7 @@ and the id that the sender chose: a sender that comes back finds its own and nob
 in it is what has arrived: it needs no other record, and outlives the process.
 """
 
+import errno
 import hashlib
 import os
 import time
@@ -16,7 +17,14 @@ import attrs
 
 from .digests import Arriving, hash_start
 from .disk import Disk
-from .errors import ChecksumMismatch, UnknownUpload, UploadBusy, WrongOffset, typed
+from .errors import (
+    ChecksumMismatch,
+    UnknownFile,
+    UnknownUpload,
+    UploadBusy,
+    WrongOffset,
+    typed,
+)
 from .folders import check_target, move_to_new, open_folder
 from .models import Stored
 from .paths import Place, Root
@@ -136,24 +144,26 @@ class Uploads:
 
 
 def _open(key: UploadKey, make: bool, known: "tuple[int, hashlib._Hash] | None") -> Upload:
-    with typed(lambda: str(key.place)), _open_uploads(key.place.root, make=make) as uploads:
-        descriptor = _open_part(uploads, key, make)
-        try:
-            size = os.fstat(descriptor).st_size
-            is_known = known is not None and known[0] == size
-            found = known[1] if known is not None and is_known else hash_start(descriptor, size)
-        except BaseException:
-            os.close(descriptor)
+    try:
+        with typed(lambda: str(key.place)), _open_uploads(key.place.root, make=make) as uploads:
+            descriptor = _open_part(uploads, key, make)
+    except UnknownFile:
+        if make:
             raise
+        raise UnknownUpload(f"nothing of this upload of {key.place} is here: begin anew") from None
+    try:
+        size = os.fstat(descriptor).st_size
+        is_known = known is not None and known[0] == size
+        found = known[1] if known is not None and is_known else hash_start(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return Upload(str(key.place), descriptor, found, size, key)
 
 
 def _open_part(uploads: int, key: UploadKey, make: bool) -> int:
     flags = _PART if make else _PART & ~os.O_CREAT
-    try:
-        descriptor = os.open(key.name, flags, 0o666, dir_fd=uploads)
-    except FileNotFoundError:
-        raise UnknownUpload(f"nothing of this upload of {key.place} is here: begin anew") from None
+    descriptor = os.open(key.name, flags, 0o666, dir_fd=uploads)
     if os.fstat(descriptor).st_nlink < 2:
         return descriptor
     # The process died as it made the file visible: what is visible is not to be written.
@@ -164,7 +174,10 @@ def _open_part(uploads: int, key: UploadKey, make: bool) -> int:
 
 @contextmanager
 def _open_uploads(root: Root, *, make: bool = False) -> Iterator[int]:
-    """Open a root's folder of uploads. Raises OSError."""
+    """Open a root's folder of uploads. Raises OSError.
+
+    One that another user has laid there is refused: that user could change what is in it.
+    """
     top = os.open(root.uploads.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if make:
@@ -174,6 +187,8 @@ def _open_uploads(root: Root, *, make: bool = False) -> Iterator[int]:
     finally:
         os.close(top)
     try:
+        if os.fstat(found).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"{root.uploads} belongs to another user")
         yield found
     finally:
         os.close(found)

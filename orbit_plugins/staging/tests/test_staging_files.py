@@ -26,11 +26,6 @@ def digest(sha256: str) -> str:
     return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
 
 
-def age(path: Path) -> None:
-    """Make a file old enough for its times to tell the next change."""
-    os.utime(path, (1000, 1000))
-
-
 async def test_a_file_goes_up_and_comes_down(user: Any, sha256: Sum) -> None:
     content = os.urandom(3_000_000)
     reply = await user.send("run/1/data.bin", content)
@@ -178,12 +173,20 @@ async def test_a_file_that_shrinks_meanwhile_is_cut(user: Any) -> None:
     assert all(message.get("more_body", True) for message in sent)
 
 
-async def test_the_sum_of_a_file_is_known_after_it_was_sent(user: Any, sha256: Sum) -> None:
+async def test_the_sum_of_a_file_is_known_after_it_was_sent(
+    user: Any, sha256: Sum, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = bytes(2_000_000)
     await user.send("x", content)
-    age(user.folder / "x")
     assert "repr-digest" not in (await user.read("x")).headers
+    monkeypatch.setattr("orbit_staging.folders.SETTLED", -1.0)
+    monkeypatch.setattr("orbit_staging.digests.REMEMBERED", 1)
+    assert "repr-digest" not in (await user.read("x")).headers
+    assert (await user.read("x")).headers["repr-digest"] == digest(sha256(content))
     assert (await user.done("stat", path="x", checksum=True))["sha256"] == sha256(content)
+    await user.send("y", b"")
+    assert (await user.done("stat", path="y", checksum=True))["sha256"] == sha256(b"")
+    assert "repr-digest" not in (await user.read("x", Range="bytes=1-")).headers
 
 
 async def test_a_file_is_described(user: Any, fault: Fault, sha256: Sum) -> None:

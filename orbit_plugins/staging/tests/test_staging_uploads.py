@@ -301,6 +301,37 @@ async def test_an_upload_that_nobody_resumes_is_deleted(open_user: Any, tmp_path
             assert await arrived(user, path, "new") == 3
 
 
+async def test_nothing_has_arrived_in_a_root_that_was_never_used(
+    open_user: Any, fault: Fault, tmp_path: Path
+) -> None:
+    async with open_user(tmp_path / "state", roots={str(tmp_path): ["alice"]}) as user:
+        assert await arrived(user, f"{tmp_path}/x") == 0
+        gone = {"path": f"{tmp_path}/x", "upload": "u", "sha256": "0" * 64}
+        assert fault(await user.ask("commit", **gone)) == (404, "unknown_upload")
+        await user.done("discard", path=f"{tmp_path}/x")
+
+
+async def test_a_folder_of_uploads_that_is_not_ours_is_refused(
+    open_user: Any,
+    fault: Fault,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / "data"
+    (data / "elsewhere").mkdir(parents=True)
+    (data / ".orbit-uploads").symlink_to("elsewhere")
+    async with open_user(tmp_path / "state", roots={str(data): ["alice"]}) as user:
+        url = f"{data}/x".replace("/", "%2F")
+        assert fault(await user.send(url, b"x")) == (409, "wrong_kind")
+        (data / ".orbit-uploads").unlink()
+        (data / ".orbit-uploads").mkdir()
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+        assert fault(await user.send(url, b"x")) == (403, "path_refused")
+        await user.plugin.sweep()
+    assert f"unfinished uploads in {data}/.orbit-uploads stay" in caplog.text
+
+
 async def test_a_session_stays_while_an_upload_runs(user: Any, fault: Fault) -> None:
     """Access is noted with every part: a session that is over ends what runs in it."""
 
