@@ -60,7 +60,8 @@ class FileReply(Response):
     async def _send_body(self, send: Send) -> None:
         opened = self._opened
         offset, stop = opened.range or (0, opened.status.st_size)
-        found = hashlib.sha256() if opened.range is None else None
+        is_wanted = opened.range is None and self._digests.get(opened.status) is None
+        found = hashlib.sha256() if is_wanted else None
         while offset < stop:
             block = await self._disk.run(self._read, min(BLOCK, stop - offset), offset, found)
             await opened.touch()
