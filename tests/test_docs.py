@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import sys
@@ -21,7 +22,11 @@ pytestmark = [
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
-PLUGINS = ["orbit_sysinfo.plugin:SysInfoPlugin", "orbit_psij.plugin:PSIJPlugin"]
+PLUGINS = [
+    "orbit_sysinfo.plugin:SysInfoPlugin",
+    "orbit_psij.plugin:PSIJPlugin",
+    "orbit_staging.plugin:StagingPlugin",
+]
 LINK = re.compile(r"\]\(([^)#]+)\)")
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -114,15 +119,37 @@ async def test_the_plugin_that_is_shown_works(
     assert (await names["try_it"]()).json() == {"value": 5}
 
 
-@pytest.mark.parametrize("plugin", ["psij", "sysinfo"])
-async def test_the_python_on_a_plugins_page_runs(deployment: Deployment, plugin: str) -> None:
+@pytest.mark.parametrize("plugin", ["psij", "staging", "sysinfo"])
+async def test_the_python_on_a_plugins_page_runs(
+    deployment: Deployment, plugin: str, tmp_path: Path
+) -> None:
     page = ROOT / "orbit_plugins" / plugin / "README.md"
     (shown,) = PYTHON.findall(page.read_text())
     with anyio.fail_after(60):
         done = await anyio.run_process(
-            [sys.executable, "-c", shown], env=await environment(deployment), stderr=None
+            [sys.executable, "-c", shown],
+            env=await environment(deployment),
+            stderr=None,
+            cwd=tmp_path,
         )
     assert done.stdout
+
+
+async def test_the_page_on_files_moves_files(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "move-files.md").read_text()
+    commands = re.findall(r"^    (orbit .*)$", page, re.MULTILINE)
+    (shown,) = PYTHON.findall(page)
+    (tmp_path / "input.dat").write_text("1 2 3\n")
+    nodes = {"node7": PLUGINS, "node8": PLUGINS}
+    async with open_deployment(tmp_path / "state", plugins=nodes) as deployment:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        env = {**await environment(deployment), "PATH": path}
+        with anyio.fail_after(120):
+            for command in [["bash", "-ec", "\n".join(commands)], [sys.executable, "-c", shown]]:
+                done = await anyio.run_process(command, env=env, cwd=tmp_path, stderr=None)
+    assert (tmp_path / "copy.dat").read_text() == "1 2 3\n"
+    total = hashlib.sha256(b"1 2 3\n").hexdigest()
+    assert done.stdout.decode().endswith(f"6 of 6 bytes\n{total}\n")
 
 
 def test_the_readme_shows_the_first_job_as_it_is() -> None:
