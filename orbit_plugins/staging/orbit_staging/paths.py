@@ -6,6 +6,7 @@ that runs the endpoint. It is taken apart here as text; `orbit_staging.folders` 
 
 import os
 import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -123,11 +124,15 @@ def split(text: str) -> Parts:
     parts = tuple(part for part in text.split("/") if part not in ("", "."))
     for part in parts:
         if part == "..":
-            raise InvalidPath(f"{text!r} leads upwards with '..': name the place itself")
+            raise InvalidPath(
+                f"{reprlib.repr(text)} leads upwards with '..': name the place itself"
+            )
         if part == UPLOADS:
             raise PathRefused(f"{UPLOADS} is where unfinished uploads are: choose another name")
         if _CONTROL.search(part) or not _is_encodable(part):
-            raise InvalidPath(f"no file may be called {part!r}: take the odd characters out")
+            raise InvalidPath(
+                f"no file may be called {reprlib.repr(part)}: take the odd characters out"
+            )
     return parts
 
 

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
 from orbit_core.errors import BadRequest, ConfigError
-from orbit_core.models import check_name
+from orbit_core.models import UIConfig, check_name
 from orbit_core.web import flag_parameter, integer_parameter, model_body, principal_of, takes
 
 from .client import StagingClient
@@ -64,6 +64,9 @@ class StagingPlugin(Plugin):
     client_class = StagingClient
     version: ClassVar[str] = "0.1.0"
     session_ttl: ClassVar[float] = 7 * 24 * 3600
+    ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UIConfig(
+        title="Staging", icon="folder", description="Move files to, from and between endpoints."
+    )
     roots: list[tuple[Root, list[str]]]
     folders: SessionFolders
     home: Path

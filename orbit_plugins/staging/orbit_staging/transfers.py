@@ -67,7 +67,8 @@ class Sending:
                 patience.see(offset)
                 await self.channel.disk.run(self.file.seek, offset)
                 await self._send_rest()
-                wanted = {**name, "sha256": self.file.check(), "overwrite": self.overwrite}
+                sha256 = await self.channel.disk.run(self.file.check)
+                wanted = {**name, "sha256": sha256, "overwrite": self.overwrite}
                 return await self.channel.ask("commit", wanted)
             except PASSING as error:
                 await patience.bear(error)

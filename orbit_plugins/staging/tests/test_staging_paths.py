@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from orbit_staging.errors import InvalidPath, PathRefused
 from orbit_staging.paths import UPLOADS, Places, Root, may_use, split
 
 from orbit_core.models import Principal, Role
-from orbit_core.testing import ADMIN, ALICE
+from orbit_core.testing import ADMIN, ALICE, Deployment
 
 pytestmark = pytest.mark.anyio
 
@@ -38,18 +39,16 @@ ATTACKS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def trapped(user: Any, tmp_path: Path) -> Any:
-    """Lay links and special files into the session's directory."""
-    (tmp_path / "secret").write_bytes(SECRET)
-    folder: Path = user.folder
+def lay_traps(folder: Path, outside: Path) -> None:
+    """Lay links and special files into a session's directory."""
+    (outside / "secret").write_bytes(SECRET)
     for name in ("secret", "authorized_keys"):
         (folder.parent / name).write_bytes(SECRET)
     (folder / "sub").mkdir()
     (folder / "sub" / "up").symlink_to("../..")
-    (folder / "out").symlink_to(tmp_path)
+    (folder / "out").symlink_to(outside)
     (folder / "dir-link").symlink_to(folder.parent)
-    (folder / "file-link").symlink_to(tmp_path / "secret")
+    (folder / "file-link").symlink_to(outside / "secret")
     (folder / "absolute-link").symlink_to("/etc/passwd")
     (folder / "loop").symlink_to("loop")
     os.mkfifo(folder / "pipe")
@@ -59,6 +58,11 @@ def trapped(user: Any, tmp_path: Path) -> Any:
             found.bind(f"/proc/self/fd/{at}/socket")
         finally:
             os.close(at)
+
+
+@pytest.fixture
+def trapped(user: Any, tmp_path: Path) -> Any:
+    lay_traps(user.folder, tmp_path)
     return user
 
 
@@ -85,6 +89,29 @@ async def test_an_attack_by_path_is_refused(
     for overwrite in ("false", "true"):
         assert fault(await trapped.send(path, b"evil", overwrite=overwrite)) in REFUSALS
     assert tree(tmp_path) == before
+
+
+async def test_no_attack_gets_through_the_bridge_as_it_is_sent(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """Send every path raw: clients resolve some of them before anybody could refuse them."""
+    token = await deployment.token()
+    async with deployment.client() as bridge:
+        staging: Any = await bridge.get_endpoint_client("a").get_plugin("staging", sid="lab")
+        lay_traps(Path((await staging.stat(""))["path"]), tmp_path)
+        port = int(bridge.url.rpartition(":")[2])
+        before = tree(tmp_path)
+        for path in ATTACKS:
+            for method in ("GET", "PUT"):
+                head = f"{method} /a/staging/files/lab/{path} HTTP/1.1\r\nHost: localhost\r\n"
+                rest = f"Authorization: Bearer {token}\r\nConnection: close\r\n"
+                body = "Content-Length: 4\r\n\r\nevil" if method == "PUT" else "\r\n"
+                async with await anyio.connect_tcp("127.0.0.1", port) as tcp:
+                    await tcp.send((head + rest + body).encode())
+                    answer = b"".join([part async for part in tcp])
+                assert SECRET not in answer
+                assert answer.split()[1] in (b"400", b"403", b"409"), path
+        assert tree(tmp_path) == before
 
 
 def tree(top: Path) -> dict[str, Any]:
