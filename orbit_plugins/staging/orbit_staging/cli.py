@@ -144,7 +144,15 @@ def discard(
 
 
 def _listing_text(listing: dict[str, Any]) -> str:
-    return f"{listing['path']}\n{table(listing['entries'], ['type', 'size', 'name'])}"
+    rows = [{**entry, "name": printable(entry["name"])} for entry in listing["entries"]]
+    return f"{listing['path']}\n{table(rows, ['type', 'size', 'name'])}"
+
+
+def printable(name: str) -> str:
+    """Return a name as a terminal may show it: without what would steer it, or is no UTF-8."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in name
+    )
 
 
 def _status_text(status: dict[str, Any]) -> str:

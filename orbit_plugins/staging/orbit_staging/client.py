@@ -15,6 +15,7 @@ from orbit_core.plugin_client import document_error, error_of
 from .disk import Disk
 from .errors import ChecksumMismatch, FileChanged, TicketRefused, WrongKind
 from .local import LocalFile, LocalPart, check_absent, local_target
+from .paths import split
 from .patience import PASSING, PATIENCE, Patience
 from .transfers import SLOW, Channel, Progress, Receiving, Sending
 
@@ -88,7 +89,8 @@ class StagingClient(PluginClient):
         status = await self.stat(src)
         if status["type"] != "file":
             raise WrongKind(f"{status['path']} is no plain file")
-        target = await channel.disk.run(local_target, tgt, Path(status["path"]).name)
+        # The name that was asked for: an endpoint must not choose what is written here.
+        target = await channel.disk.run(local_target, tgt, split(src)[-1])
         if not overwrite:
             await channel.disk.run(check_absent, target)
         identity = f"{channel.url} {status['path']} {status['etag']}"

@@ -87,6 +87,8 @@ class Fetch:
 
         async def write(parts: list[bytes]) -> None:
             await self.disk.run(self.upload.append, parts)
+            if self.upload.offset > size:
+                raise FileChanged(f"{status.path} is longer than it said: try again")
             patience.see(self.upload.offset)
             await self.touch()
             await report(self.upload.offset, size)

@@ -130,6 +130,8 @@ class Receiving:
 
         async def write(parts: list[bytes]) -> None:
             await self.channel.disk.run(self.part.append, parts)
+            if self.part.offset > size:
+                raise FileChanged(f"{self.path} is longer than it said: try again")
             patience.see(self.part.offset)
             self.progress(self.part.offset, size)
 

@@ -1,4 +1,5 @@
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -109,3 +110,12 @@ def test_no_bar_is_drawn_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     with Bar(silent=False) as bar:
         bar(1, 2)
     assert capsys.readouterr().err == ""
+
+
+async def test_names_in_a_listing_do_not_steer_the_terminal(run: Shell) -> None:
+    top = (await run("staging", "list", "a")).stdout.splitlines()[0]
+    for name in (b"a\x1b[2Jb", b"c\nd", b"e\xff", "für".encode()):
+        await anyio.to_thread.run_sync(Path(os.fsdecode(os.fsencode(top) + b"/" + name)).touch)
+    lines = (await run("staging", "list", "a")).stdout.splitlines()
+    names = sorted(line.split()[-1] for line in lines[2:])
+    assert names == [r"a\x1b[2Jb", r"c\nd", r"e\udcff", "für"]

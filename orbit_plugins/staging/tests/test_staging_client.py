@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -6,6 +8,7 @@ from typing import Any
 
 import anyio
 import attrs
+import httpx
 import pytest
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from orbit_staging import (
@@ -335,6 +338,88 @@ async def test_what_is_damaged_on_its_way_is_thrown_away(
         await staging.get("source.bin", tmp_path / "back")
     await staging.get("source.bin", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == source.read_bytes()
+
+
+CONTENT = b"0123456789"
+
+
+async def streamed(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def liar(**answers: Any) -> StagingClient:
+    """Return a client of an endpoint that answers what it likes."""
+    status = {"path": "/evil/.profile", "type": "file", "size": 10, "modified": 0.0, "etag": '"1"'}
+    replies = {
+        "stat": lambda: httpx.Response(200, json={**status, "sha256": None}),
+        "sum": lambda: httpx.Response(200, json={**status, "sha256": "0" * 64}),
+        "file": lambda: httpx.Response(200, content=streamed(CONTENT)),
+        **answers,
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return replies["file"]()
+        is_sum = json.loads(request.content).get("checksum")
+        return replies["sum" if is_sum else "stat"]()
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://bridge")
+    client = StagingClient(http, "/evil/staging", None, "evil", "staging")
+    client._sid = "lab"
+    return client
+
+
+async def test_an_endpoint_does_not_choose_the_name_of_a_file_here(tmp_path: Path) -> None:
+    right = hashlib.sha256(CONTENT).hexdigest()
+    whole = {"path": "/evil/.profile", "etag": '"1"', "sha256": right}
+    client = liar(sum=lambda: httpx.Response(200, json=whole))
+    found = await client.get("data/x", tmp_path)
+    assert found["path"] == str(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ({}, ChecksumMismatch),
+        ({"file": lambda: httpx.Response(200, content=streamed(CONTENT * 9))}, FileChanged),
+        ({"file": lambda: httpx.Response(200, content=streamed(b""))}, FileChanged),
+        ({"sum": lambda: httpx.Response(200, json={"path": "", "etag": "other"})}, FileChanged),
+    ],
+    ids=["another sum", "longer", "shorter", "another file"],
+)
+async def test_what_is_not_as_it_was_said_is_not_kept(
+    tmp_path: Path, answers: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await liar(**answers).get("x", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_connection_that_breaks_in_an_answer_is_told(tmp_path: Path) -> None:
+    def fail() -> httpx.Response:
+        raise httpx.ReadError("broken pipe")
+
+    with pytest.raises(ConnectionLost, match="broken pipe"):
+        await liar(stat=fail).stat("x")
+
+
+async def test_a_copy_without_a_result_is_tried_again_and_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(StagingClient, "patience", 0.0)
+    grant = {"ticket": "t", "expires": 1.0}
+    client = liar(stat=lambda: httpx.Response(200, json=grant))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        is_grant = "/grant/" in request.url.path
+        return httpx.Response(200, json=grant) if is_grant else httpx.Response(200, content=b"")
+
+    client._http = httpx.AsyncClient(
+        transport=httpx.MockTransport(answer), base_url="http://bridge"
+    )
+    with pytest.raises(ConnectionLost, match="the copy to evil ended without a result"):
+        await client.copy("x", client)
 
 
 async def test_blocking_clients_do_the_same(
