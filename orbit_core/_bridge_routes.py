@@ -2,8 +2,7 @@
 
 import html
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -13,20 +12,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from . import _openapi
 from ._codec import to_data
+from ._cookies import COOKIE
 from ._description import describe_route
+from ._event_stream import EventStream
 from ._events import EventRing, Filter
 from ._host import PluginHost
 from ._http import Connection
 from ._inquiry import descriptions_of
 from ._metrics import BridgeCollector, render
 from ._registry import Registry
-from ._tasks import open_tasks
-from .auth import COOKIE, Authenticator, Tokens
-from .errors import BadRequest, Forbidden, OrbitError, Unavailable
+from .auth import Authenticator, Tokens
+from .errors import BadRequest, Forbidden, OrbitError
 from .models import EndpointInfo, HostDescription, Role
 from .web import Reply, error_reply, model_body, principal_of, takes
 
@@ -35,9 +34,6 @@ READINESS = 1.0
 
 OPEN_PATHS = frozenset({"/", "/health", "/ready", "/favicon.ico"})
 """Paths that need no token."""
-
-STALLED = 5.0
-"""Seconds that a listener's connection may take nothing before it is cut."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -60,10 +56,6 @@ class Hub(Protocol):
 
     def describe_topology(self) -> dict[str, Any]:
         """Return the document of ``/endpoint/list``."""
-        ...
-
-    def cut_listeners(self, key: str) -> None:
-        """Cut the listeners that a token, or a cookie, let in."""
         ...
 
 
@@ -136,12 +128,15 @@ class BridgeRoutes:
     async def ready(self, request: Request) -> Reply:
         """Tell whether the bridge can do its work: its state can be written."""
         async with self._readiness:
-            if time.monotonic() >= self._look_again:
-                self._unready = await self._fault()
-                self._look_again = time.monotonic() + READINESS
+            await self._look()
         if self._unready is not None:
             return error_reply(self._unready)
         return Reply({"status": "ready"})
+
+    async def _look(self) -> None:
+        if time.monotonic() >= self._look_again:
+            self._unready = await self._fault()
+            self._look_again = time.monotonic() + READINESS
 
     async def _fault(self) -> OrbitError | None:
         try:
@@ -157,18 +152,20 @@ class BridgeRoutes:
         if authenticator.enabled:
             address = request.client.host if request.client else ""
             token = authenticator.token(request.scope["headers"], address, by_cookie=False)
-            value, ttl = authenticator.open_cookie(token)
-            secure = request.url.scheme == "https"
             reply.set_cookie(
-                COOKIE, value, max_age=int(ttl), httponly=True, samesite="strict", secure=secure
+                COOKIE,
+                authenticator.cookies.open(token.id),
+                max_age=int(authenticator.cookies.ttl),
+                httponly=True,
+                samesite="strict",
+                secure=request.url.scheme == "https",
             )
         return reply
 
     async def close_cookie(self, request: Request) -> Reply:
         """Forget the cookie and cut the listeners that it let in: log out."""
-        closed = self._hub.authenticator.close_cookie(request.scope["headers"])
-        if closed:
-            self._hub.cut_listeners(closed)
+        cookies = self._hub.authenticator.cookies
+        cookies.close(cookies.shown(request.scope["headers"]))
         reply = Reply({"ok": True})
         reply.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return reply
@@ -210,7 +207,7 @@ class BridgeRoutes:
         wanted = Filter(principal, query.get("endpoint"), query.get("plugin"), query.get("topic"))
         last = request.headers.get("last-event-id") or query.get("last_event_id")
         keys = (principal.token_id, self._hub.authenticator.cookie(request.scope["headers"]))
-        return _EventStream(self._hub, keys, self._hub.ring.listen(wanted, last))
+        return EventStream(self._hub.listeners, keys, self._hub.ring.listen(wanted, last))
 
     async def disconnect(self, request: Request) -> Reply:
         """Tell an endpoint to leave."""
@@ -266,50 +263,6 @@ class BridgeRoutes:
         """Return what every endpoint says of its plugins."""
         own = {self._hub.host.name: self._hub.host.description()}
         return own | await descriptions_of(self._hub.registry.members)
-
-
-class _EventStream(Response):
-    """Send events until the client leaves, or takes nothing for `STALLED` seconds."""
-
-    def __init__(
-        self, hub: Hub, keys: tuple[str, str], chunks: AsyncGenerator[bytes, None]
-    ) -> None:
-        super().__init__(
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
-        del self.headers["content-length"]
-        self._hub = hub
-        self._keys = keys
-        self._chunks = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection: Connection | None = scope.get("orbit.connection")
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
-        if connection is not None:
-            self._hub.listeners[connection] = self._keys
-        try:
-            async with open_tasks() as group:
-                group.start_soon(self._send_all, send, connection)
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-        finally:
-            if connection is not None:
-                del self._hub.listeners[connection]
-
-    async def _send_all(self, send: Send, connection: Connection | None) -> None:
-        async with aclosing(self._chunks):
-            async for chunk in self._chunks:
-                with anyio.move_on_after(STALLED) as scope:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if scope.cancelled_caught:
-                    break
-        if connection is None:
-            raise Unavailable(f"you took no event for {STALLED:g} s: listen anew")
-        connection.abort()
 
 
 def _require_admin(request: Request) -> None:

@@ -5,6 +5,7 @@ nobody anything: it is cut when its connection stalls, and told of a gap when th
 """
 
 import json
+import re
 import secrets
 import sys
 import time
@@ -13,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import anyio
 import attrs
 
-from ._wire_events import encode_data
+from ._wire_events import Received, encode_data
 from .models import Notification, Principal
 
 KEEP_ALIVE = 15.0
@@ -22,17 +23,23 @@ KEEP_ALIVE = 15.0
 BATCH = 512
 """Events that one write to a listener carries at most."""
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
 KEEP_ALIVE_COMMENT = b": keep-alive\n\n"
 
 
 @attrs.frozen(eq=False)
 class _Kept:
-    """Hold an event's bytes and what filters ask; its parsed data may be much larger."""
+    """Hold an event's bytes and what filters ask; its parsed data may be much larger.
+
+    ``host`` is the owner of the endpoint that it comes from, None if that takes everybody's calls.
+    """
 
     endpoint: str
     plugin: str
     topic: str
     owner: str | None
+    host: str | None
     encoded: bytes
     time: float
 
@@ -53,6 +60,7 @@ class Filter:
             and (self.plugin is None or self.plugin == event.plugin)
             and (self.topic is None or self.topic == event.topic)
             and self.principal.may_use(event.owner)
+            and (event.host is None or self.principal.may_call(event.host))
         )
 
 
@@ -92,7 +100,13 @@ class EventRing:
         now = time.monotonic()
         plugin, topic = sys.intern(notification.plugin), sys.intern(notification.topic)
         self._kept[self._end] = _Kept(
-            notification.endpoint, plugin, topic, notification.owner, encoded, now
+            notification.endpoint,
+            plugin,
+            topic,
+            notification.owner,
+            notification.host_owner if isinstance(notification, Received) else None,
+            encoded,
+            now,
         )
         self._bytes += len(encoded)
         self._drop(now)
@@ -171,7 +185,7 @@ class EventRing:
         if last_event_id is None:
             return self._end, b""
         epoch, _, number = last_event_id.rpartition("-")
-        if epoch.encode() != self._epoch or not (number.isascii() and number.isdecimal()):
+        if epoch.encode() != self._epoch or not _NUMBER.fullmatch(number):
             return self._end, self._gap(None, self._end)
         return min(int(number), self._end), b""
 

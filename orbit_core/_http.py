@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -22,6 +22,7 @@ HEAD_LIMIT, HEADER_LIMIT = 64 * 1024, 1000
 """Bytes of a request's head, and of its headers the number, that are taken from anybody."""
 
 _NO_HTTP = BadRequest("this is no HTTP request")
+_NO_UPGRADE = BadRequest("a request with a body cannot ask for another protocol: leave out Upgrade")
 _FULL = Unavailable("this bridge has as many connections as it takes: wait", retry_after=1.0)
 _TOO_LARGE = OrbitError.from_reply(
     431,
@@ -50,6 +51,42 @@ class Connection:
             self.on_lost()
 
 
+class _Joining:
+    """Send an answer's head with the body that follows in the same turn of the loop.
+
+    Together they are one packet and one record of TLS; uvicorn writes them one after the other.
+    """
+
+    __slots__ = ("_head", "_is_begun", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._is_begun = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._is_begun:
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
+        else:
+            self._is_begun = True
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Give every request its connection, and every head a deadline and a limit."""
 
@@ -59,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
     _is_headless = False
     _head_size = 0
     _pending = 0
-    _is_too_large = False
+    _refusal: OrbitError = _NO_HTTP
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline, an early one if too many of the same address wait already."""
@@ -78,12 +115,19 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self.connection.lost()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to a `SocketProtocol`, and let go of what keeps this in memory."""
+        super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment]
+        if not hasattr(self.transport.get_protocol(), "scope") and not self.transport.is_closing():
+            self.send_400_response("")  # websockets takes shorter heads, and is silent about it
+
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse a line that never ends."""
         self._pending += len(data)
         super().data_received(data)
         if self._pending > HEAD_LIMIT and not self.transport.is_closing():
-            self._is_too_large = True
+            self._refusal = _TOO_LARGE
             self.send_400_response("")
 
     def on_url(self, url: bytes) -> None:
@@ -108,7 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be parsed with the error document, and close."""
-        reply = error_reply(_TOO_LARGE if self._is_too_large else _NO_HTTP)
+        reply = error_reply(self._refusal)
         lines = [STATUS_LINE[reply.status_code], b"connection: close\r\n"]
         lines += [b"%s: %s\r\n" % header for header in reply.raw_headers]
         self.transport.write(b"".join([*lines, b"\r\n", reply.body]))
@@ -125,16 +169,24 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """End the deadline; answer at once if the server has too much to do."""
         self._pending = 0
+        if self.parser.should_upgrade() and self._has_body():  # which the parser would not show
+            self._refusal = _NO_UPGRADE
+            raise _NO_UPGRADE  # makes the parser call `send_400_response`
         busy = max(len(self.connections), len(self.tasks)) >= self._most
         self.app = error_reply(_FULL) if busy else self.config.loaded_app
         self._head_arrived()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.transport is self.transport:
+            self.cycle.transport = cast("asyncio.Transport", _Joining(self.transport, self.loop))
+
+    def _has_body(self) -> bool:
+        return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
 
     def _count(self, size: int) -> None:
         self._pending = 0
         self._head_size += size
         if self._head_size > HEAD_LIMIT or len(self.headers) > HEADER_LIMIT:
-            self._is_too_large = True
+            self._refusal = _TOO_LARGE
             raise _TOO_LARGE  # makes the parser call `send_400_response`
 
     def _start_timer(self, seconds: float) -> None:

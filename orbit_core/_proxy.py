@@ -8,11 +8,11 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from ._answer import CLIENT_LEFT, HOP_BY_HOP, Answer
+from ._cookies import COOKIE
 from ._frames import CHUNK, Headers, RequestHead
 from ._http import Connection
 from ._registry import Member, Registry
 from ._stream import Stream
-from .auth import COOKIE
 from .errors import (
     BadRequest,
     BodyTooLarge,

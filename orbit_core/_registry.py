@@ -17,9 +17,9 @@ from ._link import CALL_LIMIT, Link, Socket
 from ._tasks import Starter
 from ._wire_events import unpack_event
 from .errors import (
+    BadRequest,
     DeadlineExceeded,
     EndpointLost,
-    InvalidBody,
     NameInUse,
     OrbitError,
     TooManyRequests,
@@ -34,6 +34,7 @@ from .models import (
     Principal,
     Role,
     Topology,
+    check_name,
 )
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ TOPOLOGY_INTERVAL = 0.2
 
 HELLO_TIMEOUT = 10.0
 """Seconds after its handshake in which an endpoint must say who it is."""
+
+HELLO_LIMIT = 256 * 1024
+"""Largest hello, in bytes."""
 
 FLUSH_TIMEOUT = 1.0
 
@@ -119,9 +123,7 @@ class Member:
 
     def serves(self, principal: Principal) -> bool:
         """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""
-        return (
-            self.shared or principal.owner == self.applicant.owner or principal.role is Role.ADMIN
-        )
+        return self.shared or principal.may_call(self.applicant.owner)
 
 
 class Registry:
@@ -242,10 +244,9 @@ class Registry:
                 self._tasks.start_soon(self._leave, member)
 
     def _welcome(self, member: Member, payload: memoryview) -> None:
-        try:
-            hello = from_wire(unpack_map(payload), Hello, "hello")
-        except InvalidBody as error:
-            raise ProtocolError(error.detail) from None
+        if member.info is not None:
+            raise ProtocolError("a second hello")
+        hello = _checked_hello(payload)
         member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
         member.shared = hello.shared
         self._note(member)
@@ -265,7 +266,8 @@ class Registry:
 
     def _event(self, member: Member, payload: memoryview) -> None:
         member.notifications += 1
-        self._deliver(unpack_event(payload, member.name))
+        host_owner = None if member.shared else member.applicant.owner
+        self._deliver(unpack_event(payload, member.name, host_owner))
 
     def _note(self, member: Member) -> None:
         """Mark a member for the next announcement, with its present liveness."""
@@ -322,6 +324,20 @@ class Registry:
         if member.info is None:
             return now - member.admitted > HELLO_TIMEOUT
         return member.suspect_since is not None and now - member.suspect_since > self._grace
+
+
+def _checked_hello(payload: memoryview) -> Hello:
+    """Return what an endpoint says of itself, of which everybody is told. Raises ProtocolError."""
+    if len(payload) > HELLO_LIMIT:
+        raise ProtocolError(f"a hello is larger than {HELLO_LIMIT} bytes")
+    try:
+        hello = from_wire(unpack_map(payload), Hello, "hello")
+        for instance in hello.plugins:
+            check_name(instance, "plugin instance")
+        check_name(hello.role, "role")
+    except BadRequest as error:
+        raise ProtocolError(error.detail) from None
+    return hello
 
 
 def _proves(applicant: Applicant, member: Member) -> bool:

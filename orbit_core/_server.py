@@ -45,7 +45,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     """
 
     _receive: Callable[[bytes], None] | None = None
-    _resume: Callable[[], None] | None = None
+    _resume: Callable[[], None] = staticmethod(lambda: None)
 
     @property
     def is_busy(self) -> bool:
@@ -80,19 +80,24 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(data)
 
     async def wait_closed(self) -> None:
-        """Wait until the peer is gone."""
-        while (await self.queue.get())["type"] != "websocket.disconnect":
-            pass
+        """Wait until the peer is gone; nothing else comes this way once somebody listens."""
+        await self.queue.get()
 
     def abort(self) -> None:
         """Cut the connection."""
         self.transport.abort()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what would keep a lost socket in memory until the garbage is collected."""
+        super().connection_lost(exc)
+        self._receive, self._resume = None, SocketProtocol._resume
+        if hasattr(self, "scope"):
+            self.scope.clear()  # type: ignore[attr-defined]
+
     def resume_writing(self) -> None:
         """Tell the link that the buffer has room again."""
         super().resume_writing()
-        if self._resume is not None:
-            self._resume()
+        self._resume()
 
     def handle_connect(self, event: Any) -> None:
         """Put the socket where the application finds it."""

@@ -137,7 +137,7 @@ class LinkTransport(httpx.AsyncBaseTransport):
             if not small:
                 await _write_unless_answered(stream, request)
             answer = await stream.response()
-        except BaseException:
+        except BaseException:  # cancelled, too: the peer must hear that nobody waits any more
             stream.cancel(_LEFT)
             raise
         content = _StreamBody(stream, patience)

@@ -34,9 +34,13 @@ def pack_event(notification: Notification) -> bytes:
 
 @attrs.frozen
 class Received(Notification):
-    """Be a notification that came over a link; ``text`` is its data as the JSON that arrived."""
+    """Be a notification that came over a link; ``text`` is its data as the JSON that arrived.
+
+    ``host_owner`` is the owner of an endpoint that takes no other owner's calls.
+    """
 
     text: str = ""
+    host_owner: str | None = None
 
 
 def encode_data(notification: Notification) -> str:
@@ -49,7 +53,7 @@ def encode_data(notification: Notification) -> str:
     return text
 
 
-def unpack_event(payload: memoryview, endpoint: str) -> Received:
+def unpack_event(payload: memoryview, endpoint: str, host_owner: str | None = None) -> Received:
     """Return a notification of ``endpoint``, which the bridge knows. Raises ProtocolError."""
     fields = unpack_value(payload)
     if type(fields) is not tuple or len(fields) != len(_TYPES):
@@ -67,4 +71,4 @@ def unpack_event(payload: memoryview, endpoint: str) -> Received:
         data = parse_json(text)
     except ValueError:
         raise ProtocolError("a notification's data is not JSON") from None
-    return Received(endpoint, plugin, topic, data, session, owner, seq, moment, text)
+    return Received(endpoint, plugin, topic, data, session, owner, seq, moment, text, host_owner)

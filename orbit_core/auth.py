@@ -1,19 +1,18 @@
 """Decide who a request speaks for: hashed tokens with roles, expiring cookies, guarded guesses."""
 
-import hashlib
 import hmac
 import logging
 import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import attrs
-from starlette.requests import cookie_parser
 
 from ._codec import from_wire, to_data
+from ._cookies import Cookies, digest
 from ._store import Space
 from .errors import (
     BadRequest,
@@ -27,11 +26,6 @@ from .models import RESERVED_NAMES, Principal, Role, Token, check_name
 
 logger = logging.getLogger(__name__)
 
-COOKIE = "orbit_session"
-
-COOKIES = 100
-"""Cookies that one token may have at one time; the oldest is forgotten for one more."""
-
 FAILURES = 10
 FAILURE_WINDOW = 60.0
 """Wrong tokens that one address may show in so many seconds before it hears 429."""
@@ -41,7 +35,7 @@ ADDRESSES_WATCHED = 10_000
 ANYBODY = Principal("anonymous", Role.ADMIN)
 """Who everybody is on a bridge without authentication."""
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 @attrs.frozen
@@ -101,7 +95,7 @@ class Tokens:
         now = time.time()
         until = None if expires is None else now + expires
         token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint)
-        await self._keep(_Kept(token, _digest(text), is_given))
+        await self._keep(_Kept(token, digest(text), is_given))
         return token, text
 
     async def _keep(self, kept: _Kept) -> None:
@@ -130,7 +124,7 @@ class Tokens:
         """Revoke every token whose text was given, save ``but``."""
         kept = [kept for kept in self._by_digest.values() if kept.is_given]
         for former in kept:
-            if but is None or former.digest != _digest(but):
+            if but is None or former.digest != digest(but):
                 await self._forget(former.token.id)
 
     def list(self) -> list[Token]:
@@ -141,9 +135,9 @@ class Tokens:
 
     def find(self, text: str) -> Token | None:
         """Return the valid token with this text, or None; comparing takes the same time for all."""
-        digest = _digest(text)
-        kept = self._by_digest.get(digest)
-        if kept is None or not hmac.compare_digest(kept.digest, digest):
+        wanted = digest(text)
+        kept = self._by_digest.get(wanted)
+        if kept is None or not hmac.compare_digest(kept.digest, wanted):
             return None
         return None if _is_over(kept.token) else kept.token
 
@@ -204,10 +198,9 @@ class Authenticator:
         """Check against ``tokens``, unless not ``enabled``: then everybody is an administrator."""
         self.tokens = tokens
         self.enabled = enabled
-        self._cookie_ttl = cookie_ttl
-        self._cookies: dict[str, tuple[str, float]] = {}
+        self.cookies = Cookies(cookie_ttl)
         self._guesses = Guesses()
-        tokens.on_end(self._close_cookies)
+        tokens.on_end(self.cookies.close_all_of)
 
     def principal(self, headers: Headers, address: str) -> Principal:
         """Return who the headers speak for. Raises Unauthorized, Forbidden, TooManyRequests."""
@@ -230,42 +223,19 @@ class Authenticator:
             scheme, _, text = bearer.decode("latin-1").partition(" ")
             found = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
         else:
-            found = self._by_cookie(cookie) if by_cookie else None
+            found = self._by_cookie(headers) if by_cookie else None
             if found is not None and origin and origin.partition(b"://")[2] != host:
                 raise Forbidden("this cookie is not for pages of another origin")
         if found is None:
             self._refuse(bearer or (cookie if by_cookie else b""), address)
         return found
 
-    def open_cookie(self, token: Token) -> tuple[str, float]:
-        """Return a new random cookie for ``token`` and its seconds to live."""
-        now = time.monotonic()
-        self._cookies = {key: kept for key, kept in self._cookies.items() if kept[1] > now}
-        others = [key for key, (token_id, _) in self._cookies.items() if token_id == token.id]
-        for key in others[: 1 - COOKIES]:
-            del self._cookies[key]
-        value = secrets.token_urlsafe(32)
-        self._cookies[_digest(value)] = (token.id, now + self._cookie_ttl)
-        return value, self._cookie_ttl
-
     def cookie(self, headers: Headers) -> str:
-        """Return what the cookie that the headers show is kept under, if any."""
-        key = _digest(_cookie_value(dict(headers).get(b"cookie", b"")))
-        return key if key in self._cookies else ""
+        """Return the digest of the cookie that lets a request in, if it is a cookie that does."""
+        return "" if dict(headers).get(b"authorization") else self.cookies.shown(headers)
 
-    def close_cookie(self, headers: Headers) -> str:
-        """Forget the cookie that the headers show, and return what `cookie` said of it."""
-        key = self.cookie(headers)
-        self._cookies.pop(key, None)
-        return key
-
-    def _close_cookies(self, token_id: str) -> None:
-        self._cookies = {key: kept for key, kept in self._cookies.items() if kept[0] != token_id}
-
-    def _by_cookie(self, header: bytes) -> Token | None:
-        value = _cookie_value(header)
-        token_id, until = self._cookies.get(_digest(value), ("", 0.0)) if value else ("", 0.0)
-        return self.tokens.get(token_id) if until > time.monotonic() else None
+    def _by_cookie(self, headers: Headers) -> Token | None:
+        return self.tokens.get(self.cookies.token_id(self.cookies.shown(headers)))
 
     def _refuse(self, shown: bytes, address: str) -> NoReturn:
         if shown:
@@ -282,11 +252,3 @@ def _principal(token: Token) -> Principal:
 
 def _is_over(token: Token) -> bool:
     return token.expires is not None and token.expires <= time.time()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _cookie_value(header: bytes) -> str:
-    return cookie_parser(header.decode("latin-1")).get(COOKIE, "")

@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 _JITTER = random.SystemRandom()
 
-TOKEN_SWEEP = 1.0
-"""Seconds between looks for expired tokens."""
+SWEEP = 1.0
+"""Seconds between looks for expired tokens and cookies."""
 
 BURST = 1.0
 """Seconds' worth of requests that a caller may make at once."""
@@ -188,7 +188,7 @@ class Bridge:
 
     def _principal(self, scope: Scope) -> Principal:
         if not self.authenticator.enabled:
-            _check_host(scope, self.config)
+            _check_page(scope, self.config)
         try:
             principal = self.authenticator.principal(scope["headers"], _address(scope))
         except OrbitError:
@@ -215,13 +215,21 @@ def _address(scope: Scope) -> str:
     return scope["client"][0] if scope["client"] else ""
 
 
-def _check_host(scope: Scope, config: BridgeConfig) -> None:
-    """Refuse other sites' names for a bridge without authentication, which pages could else use."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
+def _check_page(scope: Scope, config: BridgeConfig) -> None:
+    """Refuse other sites' names and pages at a bridge without authentication, which lets all in."""
+    headers = dict(scope["headers"])
+    name, origin = (headers.get(key, b"").decode("latin-1") for key in (b"host", b"origin"))
+    host = name.rsplit(":", 1)[0]
     if host not in ("localhost", "127.0.0.1", "[::1]", config.host, ""):
         raise Forbidden(
             f"this bridge is not called {host!r}: "
             "without authentication it answers only as localhost"
+        )
+    known = ("", f"http://{name}", f"https://{name}", *config.allow_origins)
+    if origin not in known and "*" not in config.allow_origins:
+        raise Forbidden(
+            f"this bridge takes no calls of pages at {origin!r}: "
+            "without authentication allow_origins must name them"
         )
 
 
@@ -251,6 +259,7 @@ async def open_bridge(
         registry.serve_with(bridge.app_for)
         await _first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
         tokens.on_end(bridge.cut_token)
+        bridge.authenticator.cookies.on_end(bridge.cut_listeners)
         registry.on_change(host.hooks.topology_changed)
         registry.on_change(lambda topology: bridge.ring.topology_changed())
         host.hooks.add("(fan-out)", FanOut(bridge.ring))
@@ -262,7 +271,7 @@ async def open_bridge(
             connect(near, far, group)
             group.start_soon(expire_calls, near)
             group.start_soon(registry.run)
-            group.start_soon(_sweep_tokens, tokens)
+            group.start_soon(_sweep, bridge.authenticator)
             async with serve(_with_cors(bridge, config), config) as url:
                 bridge.url = url
                 await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
@@ -285,10 +294,11 @@ async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> No
         write_private(path, text)
 
 
-async def _sweep_tokens(tokens: Tokens) -> None:
+async def _sweep(authenticator: Authenticator) -> None:
     while True:
-        await anyio.sleep(TOKEN_SWEEP)
-        await tokens.sweep()
+        await anyio.sleep(SWEEP)
+        authenticator.cookies.sweep()
+        await authenticator.tokens.sweep()
 
 
 def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:

@@ -1,12 +1,10 @@
 """Reach a bridge, its endpoints and their plugins from Python."""
 
 import inspect
-import json
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,11 +12,11 @@ from typing import Any, Self, cast
 
 import anyio
 import anyio.to_thread
-import attrs
 import httpx
 from anyio.abc import TaskGroup
-from httpx_sse import SSEError, aconnect_sse
 
+from ._event_reader import Event as Event
+from ._event_reader import read_events
 from ._guard import load, outlive
 from ._transport import RetryTransport, trust
 from .config import resolve_access
@@ -27,8 +25,6 @@ from .errors import (
     ConnectionLost,
     DeadlineExceeded,
     OrbitError,
-    TooManyRequests,
-    Unavailable,
     UnknownRoute,
     reason_of,
 )
@@ -42,22 +38,7 @@ CLIENTS = "orbit.clients"
 CALL_TIMEOUT = 600.0
 """Seconds that a reply may take, unless the client was made with another ``timeout``."""
 
-SILENCE = 45.0
-"""Seconds without an event or keep-alive after which an event stream is opened anew."""
-
-_PASSING = (httpx.TransportError, SSEError, Unavailable, DeadlineExceeded, TooManyRequests)
-"""Failures after which an event stream is opened anew."""
-
 TopologyCallback = Callable[[dict[str, Any]], Any]
-
-
-@attrs.frozen
-class Event:
-    """Hold one server-sent event: ``kind`` is ``notification``, ``topology`` or ``gap``."""
-
-    kind: str
-    data: Any
-    id: str | None = None
 
 
 class AsyncEndpointClient:
@@ -298,34 +279,9 @@ class AsyncBridgeClient:
         """
         query = {"endpoint": endpoint, "plugin": plugin, "topic": topic}
         parameters = {key: value for key, value in query.items() if value is not None}
-        last: str | None = None
-        failures = 0
-        while True:
-            try:
-                async for event in self._stream_events(parameters, last):
-                    failures = 0
-                    last = event.id or last
-                    yield event
-            except _PASSING as error:
-                logger.info("the event stream broke and is opened anew: %s", error)
-            failures += 1
-            await anyio.sleep(random.uniform(0, min(5.0, 0.1 * 2**failures)))
-
-    async def _stream_events(
-        self, parameters: dict[str, str], last: str | None
-    ) -> AsyncIterator[Event]:
-        headers = {} if last is None else {"Last-Event-ID": last}
-        timeout = httpx.Timeout(30.0, read=SILENCE)
-        async with aconnect_sse(
-            self.http, "GET", "/events", params=parameters, headers=headers, timeout=timeout
-        ) as source:
-            if source.response.status_code >= 400:
-                await source.response.aread()
-                raise error_of(source.response)
-            async for event in source.aiter_sse():
-                if event.data:  # else it is a comment, of which httpx-sse makes an empty event
-                    document = json.loads(event.data)
-                    yield Event(document["topic"], document["data"], event.id or None)
+        async with aclosing(read_events(self.http, parameters)) as found:
+            async for event in found:
+                yield event
 
     def register_callback(
         self,

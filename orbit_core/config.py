@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 ALIASES = {
     f"ORBIT_{name}": tuple(f"RADICAL_ORBIT_{era}_{name}" for era in ("BRIDGE", "BROKER"))
-    for name in ("URL", "TOKEN", "CERT", "KEY")
+    for name in ("URL", "TOKEN", "CERT")
 }
 """Names of the original system that are read where ours are not set."""
 
@@ -34,7 +34,6 @@ class BridgeConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    name: str = "bridge"
     plugins: list[str] = attrs.field(factory=lambda: ["default"])
     cert: Path | None = None
     key: Path | None = None
@@ -194,7 +193,7 @@ def resolve_access(
     token: str | None = None,
     cert: Path | str | None = None,
     *,
-    file: ClientConfig | EndpointConfig | None = None,
+    file: ClientConfig | None = None,
 ) -> Access:
     """Find the bridge: argument over environment over ``file`` over a bridge on this host.
 

@@ -23,7 +23,15 @@ from ._tasks import Starter, open_light_tasks
 from ._transport import LinkTransport, expire_calls, trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
-from .config import Access, EndpointConfig, resolve_access, state_home, write_private
+from .config import (
+    Access,
+    ClientConfig,
+    EndpointConfig,
+    read_secret,
+    resolve_access,
+    state_home,
+    write_private,
+)
 from .errors import (
     ConnectionLost,
     Forbidden,
@@ -191,7 +199,9 @@ class Endpoint:
 
 def _resolve(config: EndpointConfig, token: str | None) -> Access:
     """Find the bridge, and try its certificate, which reads files. Raises ConfigError."""
-    access = resolve_access(config.url, token, config.cert, file=config)
+    if token is None and config.token_file is not None:
+        token = read_secret(config.token_file, "token file")
+    access = resolve_access(config.url, token, config.cert, file=ClientConfig())
     if socket_url(access.url).startswith("wss:"):
         trust(access.cert)
     return access
@@ -208,7 +218,8 @@ async def open_endpoint(
 ) -> AsyncIterator[Endpoint]:
     """Run an endpoint while the context is open; wait for ``linked`` or ``stopped``.
 
-    ``settings`` holds the plugins' sections. Raises ConfigError, InvalidName, StateInUse.
+    ``settings`` holds the plugins' sections. A ``token``, and what ``config`` says, goes before the
+    environment. Raises ConfigError, InvalidName, StateInUse.
     """
     name = check_name(
         config.name or socket.gethostname().split(".")[0], "endpoint name", reserved=RESERVED_NAMES

@@ -1,4 +1,4 @@
-"""Name the values that travel: hosts, principals, notifications, topology, sessions, pages."""
+"""Name the values that travel: hosts, principals, notifications, topology, sessions."""
 
 import hashlib
 import re
@@ -9,6 +9,12 @@ from typing import Any, Literal
 
 import attrs
 
+from ._page import UIConfig as UIConfig
+from ._page import UIField as UIField
+from ._page import UIForm as UIForm
+from ._page import UIFormSubmit as UIFormSubmit
+from ._page import UIMonitor as UIMonitor
+from ._page import UINotifications as UINotifications
 from .errors import InvalidName
 
 RESERVED_NAMES = frozenset({
@@ -106,6 +112,10 @@ class Principal:
     def may_use(self, owner_key: str | None) -> bool:
         """Tell whether what ``owner_key`` (None: nobody) owns is this principal's to use."""
         return owner_key is None or owner_key == self.owner_key or self.role is Role.ADMIN
+
+    def may_call(self, owner: str) -> bool:
+        """Tell whether this principal may call an endpoint of ``owner`` that is not shared."""
+        return self.owner == owner or self.role is Role.ADMIN
 
 
 @attrs.frozen
@@ -262,80 +272,3 @@ class SessionRecord:
     created: float
     last_access: float
     settings: dict[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen
-class UIField:
-    """Describe one input of a portal form."""
-
-    name: str
-    type: Literal[
-        "text", "select", "number", "textarea", "checkbox", "hidden", "custom_attributes"
-    ] = "text"
-    label: str = ""
-    css_class: str = ""
-    default: str = ""
-    placeholder: str = ""
-    required: bool = True
-    options: list[str | dict[str, str]] = attrs.field(factory=list)
-    options_endpoint: str | None = None
-    options_value_field: str = "name"
-    options_label_field: str = "name"
-    column: int = 0
-
-
-@attrs.frozen
-class UIFormSubmit:
-    """Describe the button of a portal form and the route it posts to."""
-
-    label: str = "Submit"
-    style: Literal["success", "primary", "secondary", "danger"] = "primary"
-    endpoint: str = "submit/{sid}"
-
-
-@attrs.frozen
-class UIForm:
-    """Describe a portal form."""
-
-    id: str
-    title: str = ""
-    layout: Literal["single", "grid2", "grid3"] = "single"
-    fields: list[UIField] = attrs.field(factory=list)
-    submit: UIFormSubmit = attrs.field(factory=UIFormSubmit)
-
-
-@attrs.frozen
-class UIMonitor:
-    """Describe a portal area that shows live state."""
-
-    id: str
-    title: str = ""
-    type: Literal["task_list", "metrics", "table", "raw"] = "raw"
-    css_class: str = ""
-    empty_text: str = ""
-    auto_load: str | None = None
-
-
-@attrs.frozen
-class UINotifications:
-    """Say which notifications update a plugin's portal page."""
-
-    topic: str
-    id_field: str
-    state_field: str = "state"
-
-
-@attrs.frozen
-class UIConfig:
-    """Describe a plugin's portal page."""
-
-    title: str = ""
-    icon: str = "plug"
-    description: str = ""
-    refresh_button: bool = False
-    auto_load: str | None = None
-    forms: list[UIForm] = attrs.field(factory=list)
-    monitors: list[UIMonitor] = attrs.field(factory=list)
-    notifications: UINotifications | None = None
-    stub_message: str = ""
-    custom_template: bool = False

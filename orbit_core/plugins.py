@@ -189,7 +189,7 @@ class Plugins:
         try:
             routes = await self._hooks.register_routes(item.instance, context)
             ui = _page(plugin, item.entry.name)
-        except BaseException:
+        except BaseException:  # out of time, too: what is not served hears no hooks
             self._hooks.remove(plugin)
             raise
         version = await anyio.to_thread.run_sync(_version, plugin, item.entry)

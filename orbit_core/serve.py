@@ -14,9 +14,11 @@ import attrs
 import click
 
 from ._loop import run_server
+from ._memory import keep_giving_back
+from ._tasks import open_tasks
 from ._watchdog import watch_loop
 from .bridge import open_bridge
-from .config import BridgeConfig, EndpointConfig, find_file, override, read_secret, take
+from .config import BridgeConfig, EndpointConfig, find_file, override, setting, take
 from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
@@ -88,11 +90,18 @@ def serve(role: str, config: Path | None, **options: Any) -> None:
         _set_up_logging(bridge.log_level, bridge.log_format)
         run_server(_serve_bridge, bridge, file.plugin, token)
     else:
-        endpoint = override(file.endpoint, _fitting(role, EndpointConfig, options))
+        given = _fitting(role, EndpointConfig, options)
+        endpoint = override(override(file.endpoint, _environment(named)), given)
         _set_up_logging(endpoint.log_level, endpoint.log_format)
-        if named is not None and token is None and endpoint.token_file is None:
-            endpoint = attrs.evolve(endpoint, token_file=Path(named))
-        run_server(_serve_endpoint, endpoint, file.plugin, token)
+        shown = None if "token_file" in given else token
+        run_server(_serve_endpoint, endpoint, file.plugin, shown)
+
+
+def _environment(token_file: str | None) -> dict[str, Any]:
+    """Return an endpoint's settings from the environment, from which ``token_file`` was taken."""
+    paths = {"token_file": token_file, "cert": setting("ORBIT_CERT")}
+    found = {name: Path(path) for name, path in paths.items() if path is not None}
+    return {**found, "url": setting("ORBIT_URL")}
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -121,7 +130,12 @@ def _set_up_logging(level: str, form: str) -> None:
 async def _serve_bridge(
     config: BridgeConfig, settings: Mapping[str, Any], token: str | None
 ) -> None:
-    async with watch_loop(), open_bridge(config, settings, token) as bridge:
+    async with (
+        watch_loop(),
+        open_bridge(config, settings, token) as bridge,
+        open_tasks() as group,
+    ):
+        group.start_soon(keep_giving_back)
         click.echo(f"bridge ready: {bridge.url}")
         await _until_told(bridge.stopped)
 
@@ -129,8 +143,6 @@ async def _serve_bridge(
 async def _serve_endpoint(
     config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
 ) -> None:
-    if config.token_file is not None:
-        token = read_secret(config.token_file, "token file")
     host = await detect_host()
     async with (
         watch_loop(),

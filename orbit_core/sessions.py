@@ -250,7 +250,7 @@ class Sessions:
             await session.start(restored=restored)
             if not restored:
                 await self._write_down(entry)
-        except BaseException:
+        except BaseException:  # cancelled, too: a session that did not start is not there
             del self._entries[record.sid]
             if has_expired:
                 self._expired[record.sid] = record.owner

@@ -15,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from ._checked_send import CheckedSend, is_final
 from ._codec import for_json, parse_json
 from .errors import (
     BadRequest,
@@ -187,28 +188,22 @@ class Site:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         scope["app"] = self
-        started = False
-
-        async def watch(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        answer = CheckedSend(send)
         try:
-            await self.router(scope, receive, watch)
+            await self.router(scope, receive, answer)
         except ClientDisconnect:
             logger.debug("the client of %s went away", scope["path"])
         except Exception as error:  # the boundary: a handler may fail in any way
             reply = self._reply_to(error, scope)
-            if started:
+            if answer.started:
                 raise ResponseAborted from error
             await reply(scope, receive, send)
 
     def _reply_to(self, error: Exception, scope: Scope) -> Response:
         match error:
-            case OrbitError():
+            case OrbitError() if is_final(error.status_code):
                 return error_reply(error)
-            case HTTPException():
+            case HTTPException() if is_final(error.status_code):
                 return self._reply_to_router(error, scope)
             case _:
                 logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)

@@ -1,12 +1,15 @@
 """Join a bridge as an endpoint, by hand."""
 
 import re
+from contextlib import asynccontextmanager
 
+import anyio
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from orbit_core._dial import DialedSocket
+from orbit_core._link import Link
 from orbit_core.models import Principal, Role
 
 
@@ -38,3 +41,20 @@ async def refused(deployment, token, **changes):
 async def endpoint_token(deployment, owner="alice", name=None):
     """Return a token that lets endpoints of ``owner`` in."""
     return await deployment.token(Principal(owner, Role.ENDPOINT, endpoint=name))
+
+
+async def silent(scope, receive, send):
+    """Serve a call, and never answer it."""
+    await anyio.sleep_forever()
+
+
+@asynccontextmanager
+async def joined_by_hand(deployment, app=silent):
+    """Join as Alice's endpoint ``other``, whose link says only what a test lets it say."""
+    token = await endpoint_token(deployment)
+    async with anyio.create_task_group() as group:
+        link = Link(app, group, lambda kind, payload: None, first_id=1)
+        async with handshake(deployment, token) as joined:
+            group.start_soon(link.run, joined, 0)
+            yield link
+            group.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 """Be a plugin that answers byte for byte what its caller says, be it HTTP or not."""
 
+import anyio
 from starlette.routing import Route
 
 from orbit_core import hookimpl
@@ -31,4 +32,11 @@ def register_routes(context):
             wanted.get("status", 200), wanted.get("headers", []), wanted.get("parts", [])
         )
 
-    return [Route("/answer", answer, methods=["GET", "HEAD", "POST", "OPTIONS"])]
+    async def hang(request):
+        """Answer never."""
+        await anyio.sleep_forever()
+
+    return [
+        Route("/hang", hang),
+        Route("/answer", answer, methods=["GET", "HEAD", "POST", "OPTIONS"]),
+    ]

@@ -4,7 +4,11 @@ import anyio
 import httpx
 import pytest
 
+from orbit_core._frames import Kind, pack_value
 from orbit_core.testing import ALICE, open_deployment
+from tests.asking import fault
+from tests.joining import joined_by_hand
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +101,6 @@ async def test_an_answer_as_long_as_it_says_comes_whole(http, headers):
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"status": 101},
         {"headers": [("", "x")]},
         {"headers": [("a b", "x")]},
         {"headers": [("a", "b\r\nc: d")]},
@@ -108,6 +111,46 @@ async def test_an_answer_that_is_no_http_is_refused(http, wanted):
     reply = await http.post(**answer(**wanted))
     assert reply.status_code == 502
     assert reply.json()["detail"] == "the endpoint's answer has an invalid head"
+
+
+@pytest.mark.parametrize("status", [0, -1, 101, 600, 999, 2**70, "200", None, True], ids=repr)
+async def test_a_status_that_is_none_fails_its_own_call_alone(deployment, http, caplog, status):
+    member = deployment.bridge.registry.get("node")
+    async with anyio.create_task_group() as group:
+        group.start_soon(_hang, http)
+        await until(lambda: len(member.link.streams) == 1)
+        reply = await http.post(**answer(status=status))
+        assert fault(reply) == (
+            500,
+            "internal_error",
+            "the handler failed; the log of its host has the traceback",
+        )
+        assert len(member.link.streams) == 1
+        group.cancel_scope.cancel()
+    assert f"{status!r} is no status: an answer has one of 200 to 599" in caplog.text
+
+
+async def _hang(http):
+    await http.get("/node/rude/hang")
+
+
+async def test_an_endpoint_whose_link_says_an_early_status_is_refused(deployment, http):
+    """A peer that is no ORBIT endpoint may say what a handler here cannot."""
+    async with joined_by_hand(deployment, answering(150)) as link:
+        link.send(Kind.HELLO, 0, pack_value({}))
+        await until(lambda: "other" in deployment.bridge.registry.topology())
+        reply = await http.get("/other/x")
+    assert fault(reply) == (502, "internal_error", "the endpoint's answer has an invalid head")
+
+
+def answering(status):
+    """Return an application that answers with a status."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": status})
+        await send({"type": "http.response.body"})
+
+    return app
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 import pytest
 
-from orbit_core import auth
+from orbit_core import _cookies, auth
+from orbit_core._cookies import COOKIE, Cookies, digest
 from orbit_core._store import open_store
 from orbit_core.auth import (
     ANYBODY,
-    COOKIE,
     FAILURE_WINDOW,
     FAILURES,
     Authenticator,
@@ -197,7 +197,7 @@ async def test_the_scheme_may_be_in_any_case(tokens, authenticator):
 
 async def test_a_wrong_bearer_is_not_saved_by_a_right_cookie(tokens, authenticator):
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
     with pytest.raises(Unauthorized):
         authenticator.principal(bearer("x") + cookie(value), "")
 
@@ -208,19 +208,18 @@ async def test_without_authentication_everybody_administers(tokens):
 
 async def test_a_cookie_stands_for_its_token_until_it_is_closed(tokens, authenticator):
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, seconds = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
 
-    assert seconds == 60.0
     assert authenticator.token(cookie(value), "") == token
-    authenticator.close_cookie(cookie(value))
-    authenticator.close_cookie([])
+    authenticator.cookies.close(authenticator.cookies.shown(cookie(value)))
+    authenticator.cookies.close(authenticator.cookies.shown([]))
     with pytest.raises(Unauthorized):
         authenticator.token(cookie(value), "")
 
 
 async def test_a_cookie_ends_with_its_token(tokens, authenticator):
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
     await tokens.revoke(token.id)
 
     with pytest.raises(Unauthorized):
@@ -229,7 +228,7 @@ async def test_a_cookie_ends_with_its_token(tokens, authenticator):
 
 async def test_a_cookie_buys_no_other(tokens, authenticator):
     token, text = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
 
     assert authenticator.token(bearer(text) + cookie(value), "", by_cookie=False) == token
     with pytest.raises(Unauthorized) as told:
@@ -240,33 +239,66 @@ async def test_a_cookie_buys_no_other(tokens, authenticator):
 async def test_only_so_many_cookies_of_a_token_are_kept_and_none_after_it(
     tokens, authenticator, monkeypatch
 ):
-    monkeypatch.setattr(auth, "COOKIES", 2)
+    monkeypatch.setattr(_cookies, "COOKIES", 2)
+    ended = []
+    authenticator.cookies.on_end(ended.append)
     token, _ = await tokens.create(Role.CLIENT, "alice")
     other, _ = await tokens.create(Role.CLIENT, "bob")
-    his, _ = authenticator.open_cookie(other)
-    first, *rest = [authenticator.open_cookie(token)[0] for _ in range(3)]
+    his = authenticator.cookies.open(other.id)
+    first, *rest = [authenticator.cookies.open(token.id) for _ in range(3)]
 
     assert [authenticator.token(cookie(value), "") for value in rest] == [token, token]
     assert authenticator.token(cookie(his), "") == other
     with pytest.raises(Unauthorized):
         authenticator.token(cookie(first), "")
     await tokens.revoke(token.id)
-    assert len(authenticator._cookies) == 1
+    assert ended == [digest(value) for value in (first, *rest)]
+    assert authenticator.cookies.shown(cookie(first)) == ""
+    assert authenticator.token(cookie(his), "") == other
 
 
 async def test_a_cookie_runs_out(tokens):
     authenticator = Authenticator(tokens, enabled=True, cookie_ttl=0.0)
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
 
     with pytest.raises(Unauthorized):
         authenticator.token(cookie(value), "")
 
 
+async def test_a_cookie_that_ran_out_is_swept_and_told_of_once():
+    cookies = Cookies(ttl=0.0)
+    ended = []
+    cookies.on_end(ended.append)
+    value = cookies.open("t1")
+    cookies.sweep()
+    cookies.sweep()
+
+    assert ended == [digest(value)]
+
+
+async def test_a_living_cookie_is_not_swept():
+    cookies = Cookies(ttl=60.0)
+    value = cookies.open("t1")
+    cookies.sweep()
+
+    assert cookies.token_id(digest(value)) == "t1"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "found"), [([], True), ([b""], True), ([b"Bearer x"], False)], ids=str
+)
+async def test_a_cookie_lets_in_who_shows_no_token(authenticator, authorization, found):
+    value = authenticator.cookies.open("t1")
+    shown = cookie(value, *((b"authorization", text) for text in authorization))
+
+    assert authenticator.cookie(shown) == (digest(value) if found else "")
+
+
 @pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"https://b:1.evil"])
 async def test_a_cookie_is_not_for_pages_of_another_origin(tokens, authenticator, origin):
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
     headers = cookie(value, (b"host", b"b:1"), (b"origin", origin))
     with pytest.raises(Forbidden) as told:
         authenticator.principal(headers, "")
@@ -276,7 +308,7 @@ async def test_a_cookie_is_not_for_pages_of_another_origin(tokens, authenticator
 
 async def test_a_cookie_is_for_pages_of_the_same_origin(tokens, authenticator):
     token, _ = await tokens.create(Role.CLIENT, "alice")
-    value, _ = authenticator.open_cookie(token)
+    value = authenticator.cookies.open(token.id)
     headers = cookie(value, (b"host", b"b:1"), (b"accept", b"*"), (b"origin", b"https://b:1"))
 
     assert authenticator.principal(headers, "").owner == "alice"

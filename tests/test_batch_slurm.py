@@ -48,7 +48,7 @@ async def test_a_job_in_the_queue_costs_one_command(commands, state, reason, exp
 
     assert (report.state, report.native_state, report.nodes) == (expected, state, "node[01-02]")
     assert commands.calls() == [
-        ["squeue", "--jobs=7", "--states=all", "--noheader", "--format=%i|%T|%r|%N"]
+        ["squeue", "--jobs=7", "--states=all", "--array", "--noheader", "--format=%i|%T|%r|%N"]
     ]
 
 

@@ -1,4 +1,4 @@
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import anyio
 import attrs
@@ -8,14 +8,13 @@ from websockets.exceptions import ConnectionClosed
 
 from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
-from orbit_core._frames import Kind, pack_value
-from orbit_core._link import Link
+from orbit_core._frames import Kind, RequestHead, pack_value
 from orbit_core._registry import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
-from tests.asking import fault_code, opened
-from tests.joining import endpoint_token, handshake, refused
+from tests.asking import fault, fault_code, opened
+from tests.joining import endpoint_token, handshake, joined_by_hand, refused
 from tests.probe_plugin import PROBE, probe_of
 from tests.test_sessions import pragma
 from tests.waiting import until
@@ -360,6 +359,29 @@ async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):
         assert (await clients[1].get("/auth")).status_code == 200
 
 
+async def test_listeners_are_cut_when_their_cookie_runs_out_and_no_others(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], session_cookie_ttl=2.0)
+    async with open_deployment(tmp_path, config=config) as deployment, AsyncExitStack() as stack:
+        token = await deployment.token(ALICE)
+        by_cookie, by_token = [
+            await stack.enter_async_context(opened(deployment, token)) for _ in range(2)
+        ]
+        streams = []
+        for client in (by_cookie, by_token):
+            assert (await client.post("/auth")).status_code == 200
+            if client is by_cookie:
+                del client.headers["Authorization"]
+            events = await stack.enter_async_context(client.stream("GET", "/events"))
+            streams.append(events.aiter_bytes())
+            await anext(streams[-1])
+        with anyio.fail_after(10), pytest.raises(httpx.TransportError):
+            await anext(streams[0])
+        assert fault_code(await by_cookie.get("/auth")) == (401, "unauthorized")
+        async with deployment.endpoint("node"):
+            with anyio.fail_after(5):
+                assert b"node" in await anext(streams[1])
+
+
 async def test_a_cookie_stands_for_the_token_until_logging_out(deployment):
     async with opened(deployment, await deployment.token(ALICE)) as client:
         reply = await client.post("/auth")
@@ -417,15 +439,13 @@ async def test_an_endpoint_without_a_link_is_suspect_then_lost(deployment, admin
     endpoint.link.cut()
     seen = []
 
-    async def liveness():
+    async def is_gone():
         rows = (await admin.get("/endpoints")).json()["endpoints"]
         if rows and rows[0]["liveness"] not in seen:
             seen.append(rows[0]["liveness"])
         return not rows
 
-    with anyio.fail_after(5):
-        while not await liveness():
-            await anyio.sleep(0.005)
+    await until(is_gone)
     assert "suspect" in seen
 
 
@@ -447,6 +467,34 @@ async def test_without_authentication_everybody_administers_but_only_as_localhos
         assert (await client.post("/auth")).json() == {"ok": True}
         reply = await client.get("/endpoints", headers={"Host": "evil.example"})
     assert fault_code(reply) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status"),
+    [
+        ([], None, 200),
+        ([], "the bridge's", 200),
+        ([], "https://evil.example", 403),
+        ([], "null", 403),
+        (["https://portal.example"], "https://portal.example", 200),
+        (["https://portal.example"], "https://evil.example", 403),
+        (["*"], "https://evil.example", 200),
+    ],
+)
+async def test_without_authentication_only_pages_that_are_named_may_call(
+    tmp_path, allowed, origin, status
+):
+    config = BridgeConfig(port=0, plugins=[], no_auth=True, allow_origins=allowed)
+    async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:
+        shown = deployment.url if origin == "the bridge's" else origin
+        headers = {} if shown is None else {"Origin": shown}
+        reply = await client.post("/endpoint/list", headers=headers)
+    assert reply.status_code == status
+    if status == 403:
+        assert fault(reply)[2] == (
+            f"this bridge takes no calls of pages at {origin!r}: "
+            "without authentication allow_origins must name them"
+        )
 
 
 async def test_named_origins_may_call(tmp_path):
@@ -528,27 +576,41 @@ async def test_a_suspect_endpoint_is_not_asked_for_its_plugins(tmp_path):
     assert document["endpoints"]["node"]["endpoint"]["liveness"] == "suspect"
 
 
-@asynccontextmanager
-async def joined_by_hand(deployment):
-    """Join as an endpoint whose link says only what a test lets it say."""
-    token = await endpoint_token(deployment)
-    async with anyio.create_task_group() as group:
-
-        async def silent(scope, receive, send):
-            await anyio.sleep_forever()
-
-        link = Link(silent, group, lambda kind, payload: None, first_id=1)
-        async with handshake(deployment, token) as joined:
-            group.start_soon(link.run, joined, 0)
-            yield link
-            group.cancel_scope.cancel()
+def plugins(*names, type="x"):
+    return {"plugins": {name: {"type": type, "namespace": "/x"} for name in names}}
 
 
-async def test_a_hello_that_is_none_breaks_the_link(deployment):
+@pytest.mark.parametrize(
+    "hello",
+    [
+        pytest.param({"role": 7}, id="a wrong type"),
+        pytest.param({"role": "login\nWARNING forged"}, id="a role of two lines"),
+        pytest.param(plugins("psij\nWARNING forged"), id="a plugin of two lines"),
+        pytest.param(plugins("psij", type="x" * 256 * 1024), id="very much"),
+    ],
+)
+async def test_a_hello_that_is_none_breaks_the_link(deployment, hello):
     async with joined_by_hand(deployment) as link:
-        link.send(Kind.HELLO, 0, pack_value({"role": 7}))
+        link.send(Kind.HELLO, 0, pack_value(hello))
         await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
     assert "other" not in deployment.bridge.registry.topology()
+
+
+@pytest.mark.parametrize("stamp", [("root", "admin", None), ("alice", "admin", "node")])
+async def test_an_endpoint_cannot_say_for_whom_it_speaks(deployment, stamp):
+    async with joined_by_hand(deployment) as link:
+        head = RequestHead("GET", b"/tokens", [], {"principal": stamp})
+        call = link.call(head, b"", fin=True)
+        with anyio.fail_after(5):
+            assert (await call.response()).status == 403
+            assert b"this needs an administrator's token" in await call.read()
+
+
+async def test_a_second_hello_breaks_the_link(deployment):
+    async with joined_by_hand(deployment) as link:
+        for _ in range(2):
+            link.send(Kind.HELLO, 0, pack_value({}))
+        await until(lambda: deployment.bridge.registry.get("other").link.is_broken)
 
 
 async def test_what_only_a_bridge_says_is_passed_over_from_an_endpoint(deployment):

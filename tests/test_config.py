@@ -62,6 +62,14 @@ def test_a_file_is_read_section_by_section(home):
     )
 
 
+def test_a_bridge_has_no_name_of_its_own(home):
+    path = written(home / "x.toml", '[bridge]\nname = "hub"\n')
+    with pytest.raises(ConfigError) as told:
+        read_file(path)
+
+    assert told.value.detail == f"{path}: unknown: name at bridge"
+
+
 def test_every_fault_of_a_file_is_named_with_its_section(home):
     path = written(home / "x.toml", '[bridge]\nport = "1"\nprot = 2\n[client]\nurl = 3\n')
     with pytest.raises(ConfigError) as told:
@@ -250,6 +258,8 @@ def test_a_token_file_may_be_named_by_environment_or_file(home, monkeypatch):
     assert resolve_access(file=file).token == "from-file"
     monkeypatch.setenv("ORBIT_TOKEN_FILE", str(written(home / "b", "from-env")))
     assert resolve_access(file=file).token == "from-env"
+    monkeypatch.setenv("ORBIT_TOKEN", "env-token")
+    assert resolve_access(file=file).token == "env-token"
     assert resolve_access(token="given", file=file).token == "given"
 
 

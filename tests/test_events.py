@@ -188,19 +188,40 @@ async def test_a_listener_hears_only_what_it_asked_for(client, wanted, expected)
 
 @pytest.mark.parametrize(
     ("principal", "expected"),
-    [(ALICE, ["hers", "everybody's"]), (BOB, ["everybody's"]), (ADMIN, ["hers", "everybody's"])],
+    [
+        (ALICE, ["hers", "her endpoint's", "everybody's"]),
+        (BOB, ["everybody's"]),
+        (ADMIN, ["hers", "her endpoint's", "everybody's"]),
+    ],
     ids=["owner", "somebody else", "administrator"],
 )
 async def test_an_owners_notifications_are_hers_and_the_administrators(
     deployment, client, principal, expected
 ):
-    async with deployment.client(principal) as other, listen(other) as response:
+    async with (
+        deployment.endpoint("open", [PROBE], shared=True),
+        deployment.client(principal) as other,
+        listen(other) as response,
+    ):
         stream = Listening(response)
         await stream.frame()
-        await notify(client, "hers", owner="alice")
-        await notify(client, "everybody's")
+        await notify(client, "hers", owner="alice", endpoint="open")
+        await notify(client, "her endpoint's")
+        await notify(client, "everybody's", endpoint="open")
         found = [(await stream.event())[1]["data"] for _ in expected]
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    "last", ["9" * 5000, "9" * 19, "-1", "+1", "\u0661", ""], ids=lambda last: last[:5] or "empty"
+)
+async def test_an_id_that_is_none_is_a_gap(last):
+    events = ring()
+    position = events._epoch.decode()
+
+    frames = await anext(events.listen(Filter(ADMIN), f"{position}-{last}"))
+
+    assert b'"topic": "gap", "data": {"lost": null, "resumes_after": 0}' in frames
 
 
 async def test_a_head_request_for_the_events_ends(client):
@@ -289,7 +310,7 @@ async def test_more_events_than_a_batch_all_arrive_in_order():
 async def test_a_plugin_whose_listening_stalls_begins_anew_and_misses_nothing(
     deployment, client, monkeypatch
 ):
-    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    monkeypatch.setattr("orbit_core._event_stream.STALLED", 0.2)
     hub = probe_of(deployment.endpoints["node"]).context.hub
     events = hub.events(topic="news")
     await anext(events)
@@ -323,7 +344,7 @@ async def test_a_plugin_of_the_bridge_is_heard_and_hears_from_its_start(tmp_path
 
 
 async def test_a_stalled_listener_is_cut_and_others_hear_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("orbit_core._bridge_routes.STALLED", 0.2)
+    monkeypatch.setattr("orbit_core._event_stream.STALLED", 0.2)
     async with (
         open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment,
         deployment.client() as client,

@@ -1,10 +1,13 @@
+import gc
 import json
+import weakref
 
 import anyio
 import pytest
 
 from orbit_core import _http
 from orbit_core._http import HttpProtocol
+from orbit_core._server import SocketProtocol, serve
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import open_deployment
 from tests.asking import fault, opened
@@ -114,6 +117,73 @@ async def test_what_is_no_http_is_answered_with_the_error_document(deployment, r
     )
 
 
+class Recording:
+    """Be a transport, and keep what is written to it."""
+
+    def __init__(self, transport, written):
+        self.transport = transport
+        self.written = written
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, data):
+        self.written.append(data)
+        self.transport.write(data)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Return a list to which each write to a connection is added."""
+    found = []
+    connect = HttpProtocol.connection_made
+    monkeypatch.setattr(
+        HttpProtocol,
+        "connection_made",
+        lambda protocol, transport: connect(protocol, Recording(transport, found)),
+    )
+    return found
+
+
+class Answering:
+    """Answer with a head, and with a body when that is let go."""
+
+    def __init__(self):
+        self.is_free = anyio.Event()
+
+    async def __call__(self, scope, receive, send):
+        length = (b"content-length", b"4")
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        if not self.is_free.is_set():
+            await self.is_free.wait()
+        await send({"type": "http.response.body", "body": b"body"})
+
+
+async def ask(url):
+    stream = await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+    await stream.send(GET + b"\r\n")
+    return stream
+
+
+async def test_a_head_leaves_with_the_body_that_follows_at_once(written):
+    app = Answering()
+    app.is_free.set()
+    with anyio.fail_after(10):
+        async with serve(app, BridgeConfig(port=0)) as url, await ask(url) as stream:
+            found = await stream.receive()
+    assert found.endswith(b"\r\n\r\nbody")
+    assert written == [found]
+
+
+async def test_a_head_does_not_wait_for_a_body_that_comes_later():
+    app = Answering()
+    with anyio.fail_after(10):
+        async with serve(app, BridgeConfig(port=0)) as url, await ask(url) as stream:
+            assert (await stream.receive()).endswith(b"\r\n\r\n")
+            app.is_free.set()
+            assert await stream.receive() == b"body"
+
+
 async def test_a_bridge_with_too_many_connections_says_so(tmp_path):
     config = BridgeConfig(port=0, plugins=[], max_connections=2)
     async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:
@@ -126,3 +196,73 @@ async def test_a_bridge_with_too_many_connections_says_so(tmp_path):
             "this bridge has as many connections as it takes: wait",
         )
         assert reply.headers["Retry-After"] == "1"
+
+
+HANDSHAKE = (
+    b"GET /register HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"X: %s\r\n\r\n" % bytes([97] * 9000), id="a long line"),
+        pytest.param(b"X: y\r\n" * 200 + b"\r\n", id="many lines"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused_at_once(deployment, rest):
+    assert await refusal(deployment, HANDSHAKE + rest) == "this is no HTTP request"
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(b"Content-Length: 5\r\n\r\nhello", id="a body"),
+        pytest.param(b"Content-Length: 5\r\n\r\n", id="a body that does not come"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n", id="a body in chunks"),
+    ],
+)
+async def test_a_request_for_another_protocol_has_no_body(deployment, protocol, rest):
+    head = HANDSHAKE.replace(b"websocket", protocol)
+    assert await refusal(deployment, head + rest) == (
+        "a request with a body cannot ask for another protocol: leave out Upgrade"
+    )
+
+
+async def test_a_request_may_offer_a_protocol_that_is_not_spoken(deployment):
+    async with deployment.client() as client:
+        offer = {"Upgrade": "h2c", "Connection": "Upgrade"}
+        reply = await client.http.get("/node/probe/echo", headers=offer)
+    assert reply.json()["method"] == "GET"
+
+
+async def refusal(deployment, request):
+    """Return why a request is answered with 400."""
+    async with await connected(deployment) as stream:
+        await stream.send(request)
+        with anyio.fail_after(10):
+            reply = b"".join([part async for part in stream])
+    head, _, body = reply.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    return json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("kind", [HttpProtocol, SocketProtocol])
+async def test_a_connection_that_is_gone_stays_in_memory_no_longer(deployment, kind):
+    gc.collect()
+    gc.disable()
+    try:
+        before = {id(one) for one in living(kind)}
+        async with deployment.endpoint("other"), deployment.client() as client:
+            await client.list_endpoints()
+            found = [weakref.ref(one) for one in living(kind) if id(one) not in before]
+        assert found
+        await until(lambda: all(one() is None for one in found))
+    finally:
+        gc.enable()
+
+
+def living(kind):
+    return [one for one in gc.get_objects() if isinstance(one, kind)]

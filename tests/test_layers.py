@@ -8,19 +8,19 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks _guard _rates _loop",
+    "errors _page models _tasks _guard _rates _loop _memory _checked_send",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
     "batch.slurm batch.pbs batch.none",
     "batch.registry",
     "batch",
-    "_codec _store _lock _frames _session _lifetimes",
+    "_codec _store _lock _frames _session _lifetimes _cookies",
     "_messages",
-    "values config context _wire_events web auth _idempotency plugin_client _stream",
+    "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream",
     "_served",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
-    "_hooks plugins plugin _registry _host _transport _pipe _answer",
+    "_hooks plugins plugin _registry _host _transport _pipe _answer _event_stream",
     "client _register _proxy _metrics _openapi _inquiry _bridge_routes _dial bridge endpoint",
     "_blocking testing command cli serve",
     "__init__",

@@ -443,13 +443,46 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
 
 async def test_flushing_waits_until_the_socket_has_everything():
     async with pair() as links:
+        near, far = links.wires
+        near.size, far.is_held = 1, True
+        links.endpoint.send(Kind.EVENT, 0, b"first")
+        await until(lambda: near.is_busy)
         links.endpoint.send(Kind.EVENT, 0, b"last")
         async with anyio.create_task_group() as group:
             group.start_soon(links.endpoint.flush)
             group.start_soon(links.endpoint.flush)
-        await until(lambda: links.heard)
+            await anyio.wait_all_tasks_blocked()
+            assert far.waiting
+            far.is_held = False
+            far.flow()
+        await until(lambda: len(links.heard) == 2)
         links.endpoint.cut()
         await links.endpoint.flush()
+
+
+async def test_the_room_of_a_socket_that_was_left_is_none_of_the_next_one():
+    async with pair() as links:
+        left, _ = links.wires
+        await links.reconnect(size=0)
+        links.endpoint.send(Kind.EVENT, 0, b"waits")
+        await anyio.wait_all_tasks_blocked()
+        stall = links.endpoint._stall
+        assert stall is not None
+        left.resume()
+        assert links.endpoint._stall is stall
+
+
+async def test_an_empty_part_that_ends_nothing_is_not_sent():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200})
+        for body in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with pair(app) as links:
+        stream = links.bridge.call(head(), b"", fin=True)
+        await stream.response()
+        assert [await stream.read() for _ in range(3)] == [b"one", b"two", b""]
 
 
 async def test_a_socket_that_takes_nothing_is_cut(monkeypatch):

@@ -5,6 +5,7 @@ import anyio
 import httpx
 import pytest
 
+from orbit_core._frames import RequestHead
 from orbit_core.config import BridgeConfig
 from orbit_core.errors import BodyTooLarge, EndpointLost, UnknownEndpoint
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
@@ -219,6 +220,19 @@ async def test_a_call_past_its_deadline_ends_typed_and_cancels_its_handler(deplo
     await until(lambda: probe_of(deployment.endpoints["node"]).cancelled == 1)
 
 
+async def test_the_deadline_of_a_call_that_names_none_is_a_setting(tmp_path):
+    config = BridgeConfig(port=0, plugins=[], call_timeout=0.2)
+    async with (
+        open_deployment(tmp_path, plugins={"node": [PROBE]}, config=config) as deployment,
+        opened(deployment, await deployment.token()) as http,
+    ):
+        assert fault(await http.get("/node/probe/hang")) == (
+            504,
+            "deadline_exceeded",
+            "endpoint node gave no sign of an answer within 0.2 s",
+        )
+
+
 @pytest.mark.parametrize("route", ["hang", "trickle"])
 async def test_a_client_that_leaves_cancels_the_handler(deployment, http, route):
     async with anyio.create_task_group() as group:
@@ -250,6 +264,14 @@ async def test_calls_end_typed_when_their_endpoint_is_lost(deployment, http):
         deployment.endpoints["node"].link.cut()
     assert fault_code(replies[0]) == (504, EndpointLost.code)
     assert fault_code(await http.get("/node/probe/echo")) == (404, UnknownEndpoint.code)
+
+
+async def test_a_call_on_a_socket_that_was_just_cut_goes_out_on_the_next_one(deployment):
+    link = deployment.bridge.registry.get("node").link
+    link._socket.abort()
+    stream = link.call(RequestHead("GET", b"/nothing", [], {}), b"", fin=True)
+    with anyio.fail_after(10):
+        assert (await stream.response()).status == 404
 
 
 async def test_an_answer_that_breaks_off_does_not_look_complete(http):

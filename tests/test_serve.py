@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -221,6 +222,98 @@ def test_a_fault_is_one_line_on_standard_error(here, monkeypatch, capsys, argume
     (line,) = err.splitlines()
     assert line.startswith("orbit-serve: ")
     assert text in line
+
+
+@pytest.fixture
+def started(here, monkeypatch):
+    """Return what a start of ``orbit-serve`` with some arguments would run, with what."""
+
+    def start(*arguments):
+        runs = []
+        monkeypatch.setattr(serve_module, "run_server", lambda *run: runs.append(run))
+        with kept_logging():
+            result = CliRunner().invoke(serve_module.serve, arguments)
+        assert (result.exit_code, result.exception) == (0, None)
+        return runs[0][1:]
+
+    return start
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write a configuration with every setting that an option or the environment has, too."""
+    path = tmp_path / "orbit.toml"
+    path.write_text(
+        '[bridge]\nhost = "file"\nport = 1\nplugins = ["file"]\n'
+        '[endpoint]\nname = "file"\nurl = "http://file"\ntoken_file = "/file"\ncert = "/file"\n'
+    )
+    return "--config", str(path)
+
+
+ENDPOINT = ("--role", "endpoint")
+
+
+@pytest.mark.parametrize("role", ["bridge", "endpoint"])
+def test_what_is_logged_is_a_setting(here, tmp_path, monkeypatch, role):
+    file = tmp_path / "orbit.toml"
+    file.write_text(f'[{role}]\nlog_level = "ERROR"\nlog_format = "json"\n')
+    found = []
+
+    def note(*run):
+        root = logging.getLogger()
+        found.append((root.level, isinstance(root.handlers[0].formatter, serve_module._JsonLines)))
+
+    monkeypatch.setattr(serve_module, "run_server", note)
+    for options in ((), ("--log-level", "DEBUG", "--log-format", "text")):
+        with kept_logging():
+            CliRunner().invoke(
+                serve_module.serve, ["--role", role, "--config", str(file), *options]
+            )
+    assert found == [(logging.ERROR, True), (logging.DEBUG, False)]
+
+
+def test_an_endpoints_settings_come_from_the_file_last(started, files, monkeypatch):
+    config, _, token = started(*ENDPOINT, *files)
+    assert (config.name, config.url, token) == ("file", "http://file", None)
+    assert (config.token_file, config.cert) == (Path("/file"), Path("/file"))
+
+    for name in CLEAN:
+        monkeypatch.setenv(name, "/environment")
+    config, _, token = started(*ENDPOINT, *files)
+    assert (config.name, config.url, token) == ("file", "/environment", "/environment")
+    assert (config.token_file, config.cert) == (Path("/environment"), Path("/environment"))
+
+    for name in CLEAN:
+        monkeypatch.setenv(name, "/environment")
+    named = ("--name", "o", "--url", "http://o", "--token-file", "/o", "--cert", "/o")
+    config, _, token = started(*ENDPOINT, *files, *named)
+    assert (config.name, config.url, token) == ("o", "http://o", None)
+    assert (config.token_file, config.cert) == (Path("/o"), Path("/o"))
+
+
+def test_a_bridges_settings_come_from_the_file_last(started, files, monkeypatch):
+    config, _, token = started("--role", "bridge", *files)
+    assert (config.host, config.port, config.plugins, token) == ("file", 1, ["file"], None)
+
+    monkeypatch.setenv("ORBIT_TOKEN", "environment")
+    named = ("--host", "option", "--port", "2", "--plugins", "option")
+    config, _, token = started("--role", "bridge", *files, *named)
+    assert (config.host, config.port, config.plugins) == ("option", 2, ["option"])
+    assert token == "environment"
+
+
+def test_an_endpoint_shows_the_token_of_the_environment_and_not_of_the_file(environment, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("orbit_wrong")
+    secret.chmod(0o600)
+    file = tmp_path / "orbit.toml"
+    file.write_text(f'[endpoint]\nname = "node"\nplugins = []\ntoken_file = "{secret}"\n')
+    given = {**environment, "ORBIT_TOKEN": "orbit_right"}
+    with serving(given, *BRIDGE) as bridge:
+        url = bridge.stdout.readline().split()[-1]
+        with serving(given, *ENDPOINT, "--config", str(file)) as endpoint:
+            expected = f"endpoint node ready: linked to {url}, plugins: none\n"
+            assert endpoint.stdout.readline() == expected
 
 
 def test_an_endpoints_token_file_may_be_named_by_the_environment(here, monkeypatch, capsys):

@@ -331,6 +331,19 @@ async def test_a_bug_is_logged_once_and_its_text_kept_back(error, caplog):
     assert "secret" in caplog.text
 
 
+@pytest.mark.parametrize("status", [0, 150, 999])
+@pytest.mark.parametrize("kind", ["http", "orbit"])
+async def test_an_error_with_a_status_that_is_none_is_a_bug(kind, status, caplog):
+    error: Any = OrbitError("x") if kind == "orbit" else HTTPException(200, "x")
+    error.status_code = status
+
+    reply = await answer("GET", "/raising", scope={"test.error": error})
+
+    detail = "the handler failed; the log of its host has the traceback"
+    assert reply.json() == document(500, "internal_error", detail)
+    assert [record.getMessage() for record in caplog.records] == ["GET /raising failed"]
+
+
 async def test_a_reply_that_breaks_off_is_cut():
     with pytest.raises(ResponseAborted):
         await answer("GET", "/breaking", scope={"test.error": Conflict("too late")})

@@ -79,10 +79,10 @@ class _Row:
         if state is JobState.PENDING and self.reason in _HELD:
             state = JobState.HELD
         code, number = _code_and_signal(self.ended)
-        exit_code = code if state.is_final and not number else None
-        return JobReport(
-            self.job_id, state, self.state, exit_code, self._failure(code, number), self.nodes
-        )
+        failure = self._failure(code, number)
+        has_code = state.is_final and not number and (code or failure is None)
+        exit_code = code if has_code else None
+        return JobReport(self.job_id, state, self.state, exit_code, failure, self.nodes)
 
     def _failure(self, code: int, number: int) -> Failure | None:
         detail = "" if self.reason in ("None", "NonZeroExitCode") else self.reason
@@ -193,7 +193,7 @@ class Slurm(BatchSystem):
 
     async def _queue(self, job_ids: list[str]) -> list[_Row]:
         done = await self.run(
-            "squeue", f"--jobs={','.join(job_ids)}", "--states=all", "--noheader",
+            "squeue", f"--jobs={','.join(job_ids)}", "--states=all", "--array", "--noheader",
             "--format=%i|%T|%r|%N",
         )  # fmt: skip
         if done.status and _NO_SUCH_JOB not in done.stderr:

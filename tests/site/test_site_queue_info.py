@@ -124,3 +124,20 @@ async def test_two_hundred_clients_cost_no_more_queries_than_one(on_site, tmp_pa
     assert counted["squeue"] <= intervals
     assert counted["sinfo"] <= intervals + 1  # the first time in JSON, which lacks partitions
     assert counted["sacctmgr"] <= intervals + 1
+
+
+async def test_why_any_job_failed_is_told_with_its_nodes(scheduler, cluster, tmp_path):
+    job = cluster.run("sbatch", "--parsable", "--wait", "--output=/dev/null", "--wrap=true")
+    failed = cluster.run(
+        "sh", "-c", "sbatch --parsable --wait --output=/dev/null --wrap='exit 3' || true"
+    )
+    suffix = "" if scheduler == "slurm" else ".pbs-lab"
+    async with open_client(tmp_path, scheduler) as client:
+        with anyio.fail_after(PATIENCE):
+            while (well := await client.job(job + suffix, True))["state"] != "DONE":
+                await anyio.sleep(0.5)
+            ended = await client.job(failed + suffix)
+
+    assert (well["why"], well["exit_code"]) == (None, 0)
+    assert (ended["state"], ended["why"], ended["exit_code"]) == ("FAILED", "exit code 3", 3)
+    assert ended["nodes"].startswith("node0")

@@ -4,12 +4,13 @@ This is what a user imports; it needs no PSI/J.
 """
 
 from .client import PSIJClient
-from .errors import JobExpired, SubmitFailed, UnknownJob
+from .errors import JobExpired, JobRefused, SubmitFailed, UnknownJob
 from .models import JobAttributes, JobResources, JobSpec, JobState
 
 __all__ = [
     "JobAttributes",
     "JobExpired",
+    "JobRefused",
     "JobResources",
     "JobSpec",
     "JobState",

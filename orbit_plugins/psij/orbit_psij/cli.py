@@ -6,6 +6,8 @@ import click
 
 from orbit_core.command import on_endpoint, open_plugin, show, table
 
+from .models import LAUNCHERS, JobState
+
 _COLUMNS = ["job_id", "state", "exit_code", "executor", "name", "executable"]
 
 
@@ -23,8 +25,25 @@ def commands() -> None:
 @click.option("--duration", type=click.IntRange(min=1), metavar="SECONDS", help="Its walltime.")
 @click.option("--queue", help="The queue or partition.")
 @click.option("--account", help="Who pays.")
+@click.option("--reservation", help="The reservation.")
 @click.option("--nodes", type=click.IntRange(min=1), help="How many nodes it gets.")
-@click.option("--executor", default="local", show_default=True, help="What runs it.")
+@click.option("--processes-per-node", type=click.IntRange(min=1), help="Processes on each node.")
+@click.option("--gpus-per-node", type=click.IntRange(min=1), help="GPUs on each node.")
+@click.option("--launcher", type=click.Choice(LAUNCHERS), help="What starts its processes.")
+@click.option("--count", type=click.IntRange(min=1), help="Make it an array of so many.")
+@click.option("--after-ok", metavar="JOB", multiple=True, help="Wait until it has completed.")
+@click.option("--after-any", metavar="JOB", multiple=True, help="Wait until it is over.")
+@click.option(
+    "--set",
+    "custom",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option for the scheduler, as slurm.qos=high; repeatable.",
+)
+@click.option(
+    "--executor",
+    help="What runs it: the scheduler, if you ask for anything of it, else the host itself.",
+)
 def submit(
     context: click.Context,
     /,
@@ -36,7 +55,7 @@ def submit(
     """Start COMMAND on ENDPOINT, and print the job's id: orbit psij submit node7 -- date -u."""
     spec = _spec_of(command, options)
     with open_plugin(context, endpoint, "psij", sid=options["sid"]) as client:
-        found = client.submit_job(spec, options["executor"])
+        found = client.submit_job(spec, options["executor"] or _executor_for(client, options))
     show(found, as_json, lambda value: str(value["job_id"]))
 
 
@@ -46,20 +65,43 @@ def _spec_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any
         "arguments": list(command[1:]),
         "name": options["name"],
         "directory": options["directory"],
-        "environment": dict(_variable(entry) for entry in options["env"]),
+        "environment": dict(_pair(entry, "--env") for entry in options["env"]),
+        "launcher": options["launcher"],
         "attributes": {
             "duration": options["duration"],
             "queue_name": options["queue"],
             "account": options["account"],
+            "reservation_id": options["reservation"],
         },
-        "resources": {"node_count": options["nodes"]},
+        "resources": {
+            "node_count": options["nodes"],
+            "processes_per_node": options["processes_per_node"],
+            "gpus_per_node": options["gpus_per_node"],
+        },
+        "custom_attributes": dict(_pair(entry, "--set") for entry in options["custom"]),
+        "count": options["count"],
+        "after_ok": list(options["after_ok"]),
+        "after_any": list(options["after_any"]),
     }
 
 
-def _variable(entry: str) -> tuple[str, str]:
+_FOR_A_SCHEDULER = (
+    "queue", "account", "reservation", "nodes", "gpus_per_node", "count", "after_ok", "after_any",
+    "custom",
+)  # fmt: skip
+
+
+def _executor_for(client: Any, options: dict[str, Any]) -> str:
+    """Return the scheduler's executor for a job that asks for anything that only that can give."""
+    if not any(options[name] for name in _FOR_A_SCHEDULER):
+        return "local"
+    return str(client.executors()[-1])
+
+
+def _pair(entry: str, option: str) -> tuple[str, str]:
     name, equals, value = entry.partition("=")
     if not equals:
-        raise click.BadParameter(f"{entry!r} is not KEY=VALUE", param_hint="--env")
+        raise click.BadParameter(f"{entry!r} is not KEY=VALUE", param_hint=option)
     return name, value
 
 
@@ -77,12 +119,14 @@ def status(context: click.Context, endpoint: str, job: str, sid: str | None, as_
 @click.argument("job")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), default="stdout")
 @click.option("--follow", is_flag=True, help="Stay until the job is over.")
+@click.option("--index", type=click.IntRange(min=0), help="Of this element of a job array.")
 def output(
     context: click.Context, /, endpoint: str, job: str, as_json: bool, **options: Any
 ) -> None:
     """Print what JOB on ENDPOINT has written, byte for byte."""
     with open_plugin(context, endpoint, "psij", sid=options["sid"]) as client:
-        parts = client.follow_output(job, options["stream"], follow=options["follow"])
+        wanted = {"follow": options["follow"], "index": options["index"]}
+        parts = client.follow_output(job, options["stream"], **wanted)
         if as_json:
             text = b"".join(parts).decode("utf-8", "replace")
             show({"job_id": job, options["stream"]: text}, as_json, str)
@@ -116,12 +160,20 @@ def wait(context: click.Context, /, endpoint: str, job: str, as_json: bool, **op
     """Wait for the end of JOB on ENDPOINT; exit with 1 unless it completed."""
     with open_plugin(context, endpoint, "psij", sid=options["sid"]) as client:
         try:
-            found = client.wait_job(job, options["timeout"])
+            found = client.wait_job(job, options["timeout"], None if as_json else _show_change)
         except TimeoutError:
             raise click.ClickException(f"job {job} is not over yet") from None
     show(found, as_json, _status_text)
     if found["state"] != "COMPLETED":
         context.exit(1)
+
+
+def _show_change(status: dict[str, Any]) -> None:
+    """Print a line for each state on the way to the last one."""
+    if not JobState(status["state"]).is_final:
+        native_id = f" as {status['native_id']}" if status["native_id"] else ""
+        line = f"{status['job_id']} {status['state']}: {status['executor']}{native_id}"
+        click.echo(line, err=True)
 
 
 def _status_text(status: dict[str, Any]) -> str:
@@ -130,5 +182,11 @@ def _status_text(status: dict[str, Any]) -> str:
         lines.append(status["message"])
     elif status["exit_code"] is not None:
         lines.append(f"exit code {status['exit_code']}")
+    lines += [_element_text(element) for element in status["elements"]]
     lines += [status[name].rstrip("\n") for name in ("stdout", "stderr") if status[name]]
     return "\n".join(lines)
+
+
+def _element_text(element: dict[str, Any]) -> str:
+    message = f": {element['message']}" if element["message"] else ""
+    return f"[{element['index']}] {element['state']}{message}"

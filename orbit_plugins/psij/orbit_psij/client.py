@@ -1,7 +1,7 @@
 """Talk to the plugin from afar."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -68,17 +68,25 @@ class PSIJClient(PluginClient):
         return [found["name"] for found in (await self.get("executors"))["executors"]]
 
     async def follow_output(
-        self, job_id: str, stream: str = "stdout", offset: int = 0, *, follow: bool = True
+        self,
+        job_id: str,
+        stream: str = "stdout",
+        offset: int = 0,
+        *,
+        follow: bool = True,
+        index: int | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield a job's output as it is written, to the end of the job.
 
         The parts are bytes and may end within a character. Without ``follow`` they end with what
-        there is now.
+        there is now. ``index`` picks an element of a job array.
         """
         route = f"output/{self._require_session()}/{job_id}"
         flag = "true" if follow else "false"
         async with aclosing(
-            self.stream(route, stream=stream, follow=flag, offset=offset)  # type: ignore[type-var]
+            self.stream(  # type: ignore[type-var]
+                route, stream=stream, follow=flag, offset=offset, index=index
+            )
         ) as parts:
             async for part in parts:
                 yield part
@@ -87,22 +95,29 @@ class PSIJClient(PluginClient):
         self,
         job_id: str,
         timeout: float | None = None,
+        on_change: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
         """Wait for a job's end and return its last status.
 
-        It asks once a second, and goes on asking while the endpoint is away. Raises TimeoutError
-        after ``timeout`` seconds.
+        It asks once a second, and goes on asking while the endpoint is away. ``on_change`` is
+        called with the status, without output, whenever there is another state. Raises
+        TimeoutError after ``timeout`` seconds.
         """
-        delay = FIRST_POLL
+        delay, known = FIRST_POLL, None
         with anyio.fail_after(timeout):
-            while not await self._is_over(job_id):
+            while True:
+                status = await self._status_or_none(job_id)
+                if status is not None and (state := JobState(status["state"])) != known:
+                    known = state
+                    if on_change is not None:
+                        on_change(status)
+                if known is not None and known.is_final:
+                    return await self.get_job_status(job_id)
                 await anyio.sleep(delay)
                 delay = min(2 * delay, POLL)
-            return await self.get_job_status(job_id)
 
-    async def _is_over(self, job_id: str) -> bool:
+    async def _status_or_none(self, job_id: str) -> dict[str, Any] | None:
         try:
-            status = await self.get_job_status(job_id, _PAST_THE_END, _PAST_THE_END)
+            return await self.get_job_status(job_id, _PAST_THE_END, _PAST_THE_END)
         except (Unavailable, GatewayTimeout, UnknownEndpoint):
-            return False
-        return JobState(status["state"]).is_final
+            return None

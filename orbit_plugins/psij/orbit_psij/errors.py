@@ -3,7 +3,11 @@
 Importing this module is what lets a client raise these classes again from a reply's ``code``.
 """
 
-from orbit_core.errors import Gone, InternalError, NotFound
+from orbit_core.batch import SchedulerUnavailable
+from orbit_core.errors import BadRequest, Gone, InternalError, NotFound
+
+FOREIGN = (SchedulerUnavailable,)
+"""Errors of the core's batch systems that a client meets here too."""
 
 
 class UnknownJob(NotFound):
@@ -22,3 +26,9 @@ class SubmitFailed(InternalError):
     """Report that PSI/J refused or could not start a job, with its reason; the job did not run."""
 
     code = "submit_failed"
+
+
+class JobRefused(BadRequest):
+    """Report that the scheduler does not take a job, in its own words, as for an unknown queue."""
+
+    code = "job_refused"

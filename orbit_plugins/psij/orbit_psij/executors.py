@@ -20,7 +20,7 @@ from .models import JobRecord, JobState
 from .tracked import TrackedJob, leave_session, make_job
 
 OFFERED = ("local",)
-"""The executors that jobs may name."""
+"""The executors on which PSI/J itself runs jobs; a scheduler has one more."""
 
 THREADS = 4
 """Worker threads for calls of PSI/J: more only wait for each other."""

@@ -28,15 +28,16 @@ HOST = socket.gethostname()
 
 WRAPPER = """\
 #!/bin/sh
-# Run one job of ORBIT: run-job.sh BASE HOST MODE INPUT COMMAND [ARGUMENT...]
-base=$1 host=$2 mode=$3 input=$4
+# Run one job of ORBIT: run-job.sh BASE PLACE MODE INPUT COMMAND [ARGUMENT...]
+base=$1 place=$2 mode=$3 input=$4
 shift 4
 # Exclusive: whichever of two launches of one job comes second does not run it again.
 set -C
-echo "$$ $host" >"$base.start" || exit 125
+echo "$$ $place" >"$base.start" || exit 125
 set +C
 # Handled, not ignored, which the job would inherit: the script must live to tell how it ended.
-trap : HUP INT QUIT TERM PIPE USR1 USR2
+signalled=
+trap "signalled=' signalled'" HUP INT QUIT TERM PIPE USR1 USR2
 exec >"$base.log" 2>&1
 # exec: the command is a program, never one of the shell's own words such as echo or exit.
 if [ "$mode" = launcher ]; then
@@ -46,21 +47,21 @@ else
 fi
 code=$?
 # One write with its line's end: a reader takes a line without it for unfinished.
-echo "$code" >"$base.exit"
+echo "$code$signalled" >"$base.exit"
 exit "$code"
 """
 
 _START = re.compile(r"(\d+) (\S*)\n")
-_EXIT = re.compile(r"(\d{1,3})\n")
+_EXIT = re.compile(r"(\d{1,3})( signalled)?\n")
 _LAUNCHER_NOISE = "_PSI_J_LAUNCHER_DONE"
 
 
 @attrs.frozen
 class Start:
-    """Say which process on which host runs a job."""
+    """Say which process runs a job, and on which host or in which batch job."""
 
     pid: int
-    host: str
+    place: str
 
 
 @attrs.frozen
@@ -119,6 +120,15 @@ class JobFiles:
         found = _EXIT.fullmatch(_text(self.path("exit")))
         return int(found[1]) if found else None
 
+    def ended_well(self) -> bool:
+        """Tell whether the job returned 0, and nobody tried to end it before."""
+        found = _EXIT.fullmatch(_text(self.path("exit")))
+        return found is not None and found.groups() == ("0", None)
+
+    def element(self, index: int | str) -> "JobFiles":
+        """Return the files of an element of a job array."""
+        return JobFiles(self.base.with_name(f"{self.base.name}_{index}"))
+
     def ending(self) -> Ending:
         """Return what there is to tell of a job that is over."""
         lines = _text(self.path("log")).splitlines()
@@ -132,7 +142,7 @@ class JobFiles:
 
     def remove(self) -> None:
         """Delete the files, and their directory after the last job's."""
-        for kind in ("out", "err", "in", "start", "exit", "log"):
+        for kind in ("out", "err", "in", "start", "exit", "log", "job", "batch", "nodes"):
             self.path(kind).unlink(missing_ok=True)
         try:
             self.base.parent.rmdir()

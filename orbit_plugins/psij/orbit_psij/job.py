@@ -8,6 +8,9 @@ from typing import Any
 import anyio
 import attrs
 
+from orbit_core.batch import Failure, FailureCause, JobReport
+from orbit_core.batch import JobState as BatchState
+
 from .files import Ending, JobFiles
 from .models import JobRecord, JobState
 
@@ -32,6 +35,15 @@ class Job:
     is_settling: bool = False
     _changed: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
+    def every_files(self) -> list[JobFiles]:
+        """Return the job's files, and those of each element of a job array."""
+        return [self.files, *(self.files.element(found.index) for found in self.record.elements)]
+
+    def is_over(self, index: int | None = None) -> bool:
+        """Tell whether the job is over, or that element of a job array."""
+        state = self.record.state if index is None else self.record.elements[index].state
+        return state.is_final or self.record.state.is_final
+
     def advance(self, **changes: Any) -> None:
         """Change the record and wake whoever waits for that."""
         self.record = attrs.evolve(self.record, **changes)
@@ -50,11 +62,12 @@ class Job:
 
 @attrs.frozen
 class Verdict:
-    """Say how a job ended."""
+    """Say how a job ended, and why if that was not well."""
 
     state: JobState
     exit_code: int | None
     message: str | None
+    failure: Failure | None = None
 
 
 def judge(record: JobRecord, ending: Ending, exit_code: int | None, message: str | None) -> Verdict:
@@ -68,13 +81,51 @@ def judge(record: JobRecord, ending: Ending, exit_code: int | None, message: str
     elif exit_code is not None and exit_code < 0:
         exit_code = 128 - exit_code
     if record.cancel_requested:
-        return Verdict(JobState.CANCELED, exit_code, "cancelled by its user")
+        return _cancelled(exit_code)
     if exit_code == 0:
         return Verdict(JobState.COMPLETED, 0, None)
     said = ending.words or (message if ending.exit_code is None else None)
     if exit_code is None:
-        return Verdict(JobState.FAILED, None, said or "ended without an exit code")
-    return Verdict(JobState.FAILED, exit_code, _reason(exit_code, said))
+        failure = Failure(FailureCause.OTHER, detail=said or "")
+        return Verdict(JobState.FAILED, None, said or "ended without an exit code", failure)
+    return Verdict(JobState.FAILED, exit_code, _reason(exit_code, said), _failure_of(exit_code))
+
+
+def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> Verdict:
+    """Decide how a batch job ended; ``report`` is its scheduler's, None if that does not tell.
+
+    What the scheduler did to it counts before its exit code, which is only how it died of that.
+    """
+    failure = report.failure if report is not None else None
+    exit_code = ending.exit_code
+    if exit_code is None and report is not None:
+        exit_code = 0 if report.state is BatchState.DONE else report.exit_code or None
+    if record.cancel_requested:
+        return _cancelled(exit_code)
+    if failure is None or (failure.cause in _PLAIN and exit_code is not None):
+        found = attrs.evolve(ending, exit_code=exit_code)
+        return judge(record, found, None, _FORGOTTEN if exit_code is None else None)
+    is_cancelled = failure.cause is FailureCause.CANCELLED
+    state = JobState.CANCELED if is_cancelled else JobState.FAILED
+    return Verdict(state, exit_code, str(failure), failure)
+
+
+_PLAIN = (FailureCause.EXIT_CODE, FailureCause.SIGNAL)
+
+_FORGOTTEN = "the scheduler knows the job no more, and it left no exit code"
+
+
+def _cancelled(exit_code: int | None) -> Verdict:
+    failure = Failure(FailureCause.CANCELLED, detail="by its user")
+    return Verdict(JobState.CANCELED, exit_code, "cancelled by its user", failure)
+
+
+def _failure_of(exit_code: int) -> Failure:
+    try:
+        number = signal.Signals(exit_code - 128)
+    except ValueError:
+        return Failure(FailureCause.EXIT_CODE, exit_code=exit_code)
+    return Failure(FailureCause.SIGNAL, exit_code=exit_code, signal=number)
 
 
 def _reason(exit_code: int, said: str | None) -> str:
@@ -94,6 +145,8 @@ def news_of(record: JobRecord, ending: Ending | None = None) -> dict[str, Any]:
         "job_id": record.job_id,
         "state": str(record.state),
         "exit_code": record.exit_code,
+        "message": record.message,
+        "failure": None if record.failure is None else attrs.asdict(record.failure),
         "stdout": ending.stdout.text if ending else "",
         "stderr": ending.stderr.text if ending else "",
     }

@@ -9,20 +9,25 @@ import signal
 import time
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from orbit_core import PluginContext, PluginSession
 from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
+from .batch import Batch, system_for
+from .batch_jobs import BatchJobs
+from .batch_options import DIALECTS
 from .errors import SubmitFailed, UnknownJob
-from .executors import Executors, Report
+from .executors import OFFERED, Executors, Report
 from .files import Ending, JobFiles
-from .job import Job, Notify, judge, news_of, silent
+from .job import Job, Notify, Verdict, judge, news_of, silent
 from .journal import Journal
-from .models import JobRecord, JobState, Submission
+from .models import Element, JobRecord, JobState, Submission
 from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
 
@@ -51,6 +56,10 @@ class Jobs:
         self._journal = Journal(context, self._record)
         self._settings = context.settings(Settings)
         self._expired = ExpiredJobs(context)
+        self._directory = context.directory / "run"
+        self._scheduler = context.host.scheduler
+        self._batch: BatchJobs | None = None
+        self.offered = [*OFFERED]
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
@@ -62,8 +71,19 @@ class Jobs:
         await self._expired.load()
         for record in sorted(await self._journal.records(), key=lambda record: record.created):
             self._add(record)
+        await self._open_batch()
         self._background(self._journal.run)
         self._background(self._watch.run)
+
+    async def _open_batch(self) -> None:
+        """Offer the executor of this host's scheduler, or of the one that has jobs of before."""
+        in_use = {job.record.executor for job in self._jobs.values() if _is_batch(job)}
+        system = await anyio.to_thread.run_sync(system_for, self._scheduler, in_use)
+        if system.family in DIALECTS:
+            batch = Batch(system, self._directory)
+            self._batch = BatchJobs(batch, self._enter, self._finish)
+            self._background(self._batch.run)
+            self.offered.append(system.psij_executor)
 
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
@@ -102,7 +122,7 @@ class Jobs:
         """Write a job down, start it, and return it; the same ``request_key`` finds the same job.
 
         Once begun it is carried through, even if the caller leaves. Raises SubmitFailed,
-        StateUnavailable, IdempotencyMismatch.
+        JobRefused, SchedulerUnavailable, StateUnavailable, IdempotencyMismatch.
         """
         known = self._requests.get((session.sid, request_key or ""))
         if known is not None:
@@ -117,6 +137,7 @@ class Jobs:
             changed=now,
             owner=session.owner,
             request_key=request_key,
+            elements=[Element(index) for index in range(wanted.job_spec.count or 0)],
         )
         job = self._add(record, session.notify)
         with anyio.CancelScope(shield=True):
@@ -165,7 +186,11 @@ class Jobs:
                 if (job.record.sid, job.record.owner) not in self._adopted
             ]
         )
-        waiting = [job for job in self._jobs.values() if not job.record.state.is_final]
+        unfinished = [job for job in self._jobs.values() if not job.record.state.is_final]
+        if self._batch is not None:
+            in_batch = [job for job in unfinished if _is_batch(job)]
+            self._background(self._batch.resume, in_batch, self._launch)
+        waiting = [job for job in unfinished if not _is_batch(job)]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
         await self._let_go()
@@ -212,14 +237,25 @@ class Jobs:
             self._settle_soon(job, _report(job, error.detail))
 
     async def _launch(self, job: Job) -> None:
-        native_id = await self._executors.launch(job.record, job.files)
+        native_id = await self._start(job)
         job.is_launched = True
         job.advance(native_id=native_id)
         self._journal.mark(job.record.job_id)
         if job.record.cancel_requested:
             self._background(self._end, job)
 
+    async def _start(self, job: Job) -> str | None:
+        if not _is_batch(job):
+            return await self._executors.launch(job.record, job.files)
+        if self._batch is None:
+            raise SubmitFailed(f"there is no scheduler here for {job.record.executor}")
+        return await self._batch.launch(job, partial(self.get, job.record.sid))
+
     async def _end(self, job: Job) -> None:
+        if _is_batch(job):
+            if self._batch is not None:
+                await self._batch.end(job)
+            return
         await self._executors.signal(job.record, job.files, signal.SIGTERM)
         with anyio.move_on_after(CANCEL_GRACE):
             await job.until_over()
@@ -249,7 +285,13 @@ class Jobs:
             self._watch.add(job)
             return
         verdict = judge(job.record, ending, report.exit_code, report.message)
-        self._enter(job, ending, **attrs.asdict(verdict), changed=report.time)
+        await self._finish(job, ending, verdict, report.time)
+
+    async def _finish(
+        self, job: Job, ending: Ending, verdict: Verdict, when: float | None = None
+    ) -> None:
+        changes = attrs.asdict(verdict, recurse=False)
+        self._enter(job, ending, **changes, changed=when or time.time())
         if job.record.discard:
             await self._delete([job])
 
@@ -281,6 +323,10 @@ class Jobs:
         place = (job.record.sid, job.record.request_key or "")
         if self._requests.get(place) is job:
             del self._requests[place]
+
+
+def _is_batch(job: Job) -> bool:
+    return job.record.executor not in OFFERED
 
 
 def _belongs(job: Job, sid: str) -> bool:

@@ -15,6 +15,9 @@ from .tracked import TrackedJob
 
 NAME = "orbit"
 
+_MISNAMED = {"jsrun": "jrun"}
+"""What PSI/J 0.9.11 knows under another name than its documentation says."""
+
 
 class OrbitLauncher(psij.Launcher):
     """Put the script around a job's own command, or around what another launcher makes of it."""
@@ -23,12 +26,9 @@ class OrbitLauncher(psij.Launcher):
         """Return the argument vector; the user's own words stand in it as they are."""
         if not isinstance(job, TrackedJob) or job.spec is None:
             raise psij.InvalidJobException("this launcher starts the jobs of ORBIT only")
-        head = [*job.prefix, "/bin/sh", str(job.wrapper), str(job.base), HOST]
-        if job.inner_launcher is None:
-            command = [str(job.spec.executable), *(job.spec.arguments or [])]
-            return [*head, "direct", str(job.input), *command]
-        inner = psij.Launcher.get_instance(job.inner_launcher, config=self.config)
-        return [*head, "launcher", str(job.input), *inner.get_launch_command(job)]
+        mode, command = command_of(job, self.config)
+        script = ["/bin/sh", str(job.wrapper), str(job.base), HOST, mode, str(job.input)]
+        return [*job.prefix, *script, *command]
 
     def is_launcher_failure(self, output: str) -> bool:
         """Tell whether the script itself failed: it is silent otherwise."""
@@ -37,6 +37,17 @@ class OrbitLauncher(psij.Launcher):
     def get_launcher_failure_message(self, output: str) -> str:
         """Return the words of the shell."""
         return output.strip()
+
+
+def command_of(job: TrackedJob, config: psij.JobExecutorConfig | None) -> tuple[str, list[str]]:
+    """Return how the script is to start the job's own command or another launcher, and that."""
+    assert job.spec is not None
+    if job.inner_launcher is None:
+        return "direct", [str(job.spec.executable), *(job.spec.arguments or [])]
+    known = psij.Launcher.get_launcher_names()
+    name = job.inner_launcher if job.inner_launcher in known else _MISNAMED[job.inner_launcher]
+    inner = psij.Launcher.get_instance(name, config=config)
+    return "launcher", list(map(str, inner.get_launch_command(job)))
 
 
 def register() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import attrs
 
+from orbit_core.batch import Failure
+
 Scalar = str | int | float | bool
 
 LAUNCHERS = ("single", "multiple", "mpirun", "srun", "aprun", "jsrun")
@@ -43,7 +45,8 @@ _ORDER = tuple(JobState)
 class JobResources:
     """Say what a job needs; what is None is left to the scheduler.
 
-    ``process_count`` is ``node_count`` times ``processes_per_node``; ``memory`` is in bytes.
+    ``process_count`` is ``node_count`` times ``processes_per_node``; ``memory`` is that of the
+    whole job, in bytes.
     """
 
     node_count: int | None = None
@@ -51,6 +54,7 @@ class JobResources:
     processes_per_node: int | None = None
     cpu_cores_per_process: int | None = None
     gpu_cores_per_process: int | None = None
+    gpus_per_node: int | None = None
     exclusive_node_use: bool = False
     memory: int | None = None
 
@@ -73,6 +77,10 @@ class JobSpec:
     given. ``stdout_path`` and ``stderr_path`` are where the job's output is written, besides being
     served by the plugin, which keeps it itself if they are None. ``custom_attributes`` reach the
     scheduler, such as ``{"slurm.constraint": "gpu"}``.
+
+    ``count`` makes the job an array of that many elements; ``{array_index}`` in the paths of the
+    three streams, and the variable ``ORBIT_ARRAY_INDEX``, are an element's number from 0. The job
+    waits until those named in ``after_ok`` have completed, and those in ``after_any`` are over.
     """
 
     executable: str
@@ -91,6 +99,20 @@ class JobSpec:
     resources: JobResources = attrs.field(factory=JobResources)
     attributes: JobAttributes = attrs.field(factory=JobAttributes)
     custom_attributes: dict[str, Scalar] = attrs.field(factory=dict)
+    count: int | None = None
+    after_ok: list[str] = attrs.field(factory=list)
+    after_any: list[str] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Element:
+    """Say how one element of a job array is."""
+
+    index: int
+    state: JobState = JobState.QUEUED
+    exit_code: int | None = None
+    message: str | None = None
+    failure: Failure | None = None
 
 
 @attrs.frozen
@@ -122,6 +144,8 @@ class JobRecord:
     state: JobState = JobState.NEW
     message: str | None = None
     exit_code: int | None = None
+    failure: Failure | None = None
+    elements: list[Element] = attrs.field(factory=list)
     cancel_requested: bool = False
     discard: bool = False
 
@@ -169,7 +193,8 @@ class JobStatus:
 
     ``stdout`` and ``stderr`` begin at the offsets of the request and end at ``stdout_offset`` and
     ``stderr_offset``, in bytes: ask from there the next time. ``time`` is when the job entered its
-    state, in seconds since the epoch; ``duration`` is its walltime in seconds.
+    state, in seconds since the epoch; ``duration`` is its walltime in seconds. ``failure`` tells
+    why it did not end well, which ``message`` says in words. ``elements`` are a job array's.
     """
 
     job_id: str
@@ -191,6 +216,8 @@ class JobStatus:
     stderr: str
     stdout_offset: int
     stderr_offset: int
+    failure: Failure | None
+    elements: list[Element]
 
 
 def summary_of(record: JobRecord) -> JobSummary:
@@ -224,4 +251,6 @@ def status_of(record: JobRecord, stdout: tuple[str, int], stderr: tuple[str, int
         stderr=stderr[0],
         stdout_offset=stdout[1],
         stderr_offset=stderr[1],
+        failure=record.failure,
+        elements=record.elements,
     )

@@ -22,7 +22,6 @@ from .portal import UI
 from .specs import read_submission
 
 try:
-    from .executors import OFFERED
     from .jobs import Jobs
     from .session import PSIJSession
 except ModuleNotFoundError as error:
@@ -100,7 +99,7 @@ class PSIJPlugin(Plugin):
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)
-        wanted = read_submission(await json_body(request), OFFERED)
+        wanted = read_submission(await json_body(request), self.jobs.offered)
         key = request.headers.get("Idempotency-Key")
         owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
         submitted: Submitted = await session.submit(wanted, owned)
@@ -128,19 +127,26 @@ class PSIJPlugin(Plugin):
         return cancelled
 
     async def _output(self, request: Request) -> StreamingResponse:
-        """Stream ``stream=stdout|stderr`` from ``offset`` on, with ``follow=true`` to the end."""
+        """Stream ``stream=stdout|stderr`` from ``offset`` on, with ``follow=true`` to the end.
+
+        ``index`` picks an element of a job array.
+        """
         session = await self.session(request)
         parts = session.output(
             request.path_params["job_id"],
             _stream_parameter(request),
             integer_parameter(request, "offset"),
             follow=flag_parameter(request, "follow"),
+            index=integer_parameter(request, "index") if "index" in request.query_params else None,
         )
         return StreamingResponse(parts, media_type="text/plain")
 
     async def _executors(self, request: Request) -> dict[str, Any]:
         """List the executors and launchers that jobs may name."""
-        return {"executors": [{"name": name} for name in OFFERED], "launchers": list(LAUNCHERS)}
+        return {
+            "executors": [{"name": name} for name in self.jobs.offered],
+            "launchers": list(LAUNCHERS),
+        }
 
 
 def _stream_parameter(request: Request) -> StreamName:

@@ -20,7 +20,7 @@ def is_running(files: JobFiles, start: Start) -> bool:
     On another host, which may share the files, that cannot be seen: then it does until its files
     say otherwise.
     """
-    return start.host != HOST or _is_job(files.base, start.pid)
+    return start.place != HOST or _is_job(files.base, start.pid)
 
 
 def send_signal(files: JobFiles, native_id: str | None, number: signal.Signals) -> None:
@@ -30,7 +30,7 @@ def send_signal(files: JobFiles, native_id: str | None, number: signal.Signals) 
     """
     start = files.start()
     pid = start.pid if start is not None else int(native_id or 0)
-    if (start is not None and start.host != HOST) or not _is_job(files.base, pid):
+    if (start is not None and start.place != HOST) or not _is_job(files.base, pid):
         return
     for descendant in _outside_group(pid):
         with suppress(psutil.NoSuchProcess):

@@ -8,8 +8,10 @@ import anyio
 import anyio.to_thread
 
 from orbit_core import PluginSession
+from orbit_core.errors import BadRequest
 
 from .files import StreamName, read_part, read_text
+from .job import Job
 from .jobs import Jobs
 from .models import (
     Cancelled,
@@ -91,22 +93,29 @@ class PSIJSession(PluginSession):
         return Cancelled(job_id, state.lower() if state.is_final else "canceling")
 
     def output(
-        self, job_id: str, stream: StreamName, offset: int, *, follow: bool
+        self,
+        job_id: str,
+        stream: StreamName,
+        offset: int,
+        *,
+        follow: bool,
+        index: int | None = None,
     ) -> AsyncIterator[bytes]:
         """Return an iterator over an output stream's bytes; ``follow`` waits for the job's end.
 
-        Raises UnknownJob at once.
+        ``index`` is that of an element of a job array. Raises UnknownJob and BadRequest at once.
         """
-        self._jobs.get(self.sid, job_id)
-        return self._follow(job_id, stream, offset, follow=follow)
+        job = self._jobs.get(self.sid, job_id)
+        if index is not None and index >= len(job.record.elements):
+            raise BadRequest(f"job {job_id} has no element {index}")
+        return self._follow(job, stream, offset, follow=follow, index=index)
 
     async def _follow(
-        self, job_id: str, stream: StreamName, offset: int, *, follow: bool
+        self, job: Job, stream: StreamName, offset: int, *, follow: bool, index: int | None
     ) -> AsyncIterator[bytes]:
-        job = self._jobs.get(self.sid, job_id)
-        path = job.files.stream(stream)
+        path = (job.files if index is None else job.files.element(index)).stream(stream)
         while True:
-            is_over = job.record.state.is_final or not follow  # asked before the last look
+            is_over = not follow or job.is_over(index)  # asked before the last look
             part = await anyio.to_thread.run_sync(read_part, path, offset, CHUNK)
             offset += len(part)
             if part:

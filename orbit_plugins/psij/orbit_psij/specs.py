@@ -13,6 +13,7 @@ import attrs
 from orbit_core.errors import InvalidBody
 from orbit_core.values import as_model
 
+from .batch_options import DIALECTS
 from .models import LAUNCHERS, JobAttributes, JobResources, JobSpec, Submission
 
 STRING_LIMIT = 128 * 1024 - 1
@@ -22,6 +23,9 @@ TOTAL_LIMIT = 1024 * 1024
 """Bytes of all arguments and the environment together: half of what execve(2) takes by default."""
 
 COUNT_LIMIT = 2**31 - 1
+ARRAY_LIMIT = 1000
+"""Elements of a job array: SLURM takes no more unless told (slurm.conf(5), MaxArraySize)."""
+
 LOCAL_PROCESS_LIMIT = 10_000
 """Processes of one local job; PSI/J writes a node file with a line for each."""
 
@@ -47,7 +51,12 @@ def read_submission(body: dict[str, Any], offered: Collection[str]) -> Submissio
         faults.append(f"executor {executor!r} is not offered here: use {', '.join(offered)}")
     spec = read_spec(body.get("job_spec"), faults)
     if spec is not None:
-        faults += check_spec(spec, is_local=executor == "local")
+        is_local = executor == "local"
+        faults += check_spec(spec, is_local=is_local)
+        if is_local:
+            faults += _local_faults(spec)
+        elif executor in offered:
+            faults += _batch_faults(spec, executor)
     if faults or spec is None:
         raise InvalidBody("body: " + "; ".join(faults))
     return Submission(spec, executor)
@@ -206,7 +215,7 @@ def _size_faults(spec: JobSpec) -> Iterator[str]:
 def _resource_faults(resources: JobResources, *, is_local: bool) -> Iterator[str]:
     for field in attrs.fields(JobResources):
         value = getattr(resources, field.name)
-        least = 0 if field.name == "gpu_cores_per_process" else 1
+        least = 0 if field.name in ("gpu_cores_per_process", "gpus_per_node") else 1
         if type(value) is int and not least <= value <= COUNT_LIMIT and field.name != "memory":
             yield f"resources.{field.name}: must be {least} to {COUNT_LIMIT}, not {value}"
     if resources.memory is not None and resources.memory < 1:
@@ -233,6 +242,26 @@ def _processes(resources: JobResources) -> int:
     return resources.process_count or (resources.node_count or 1) * (
         resources.processes_per_node or 1
     )
+
+
+def _local_faults(spec: JobSpec) -> Iterator[str]:
+    for name in ("count", "after_ok", "after_any"):
+        if getattr(spec, name):
+            yield f"job_spec.{name}: needs the executor of a scheduler, not local"
+
+
+def _batch_faults(spec: JobSpec, executor: str) -> Iterator[str]:
+    if spec.count is not None and not 1 <= spec.count <= ARRAY_LIMIT:
+        yield f"job_spec.count: must be 1 to {ARRAY_LIMIT}, not {spec.count}"
+    if spec.count is not None and (spec.launcher or spec.pre_launch or spec.post_launch):
+        yield "job_spec.count: a job array cannot have a launcher, pre_launch or post_launch"
+    dialect = DIALECTS[executor]()
+    for name in spec.custom_attributes:
+        head, dot, bare = name.partition(".")
+        if not dot:
+            yield f"job_spec.custom_attributes: {name!r} names no scheduler, as {executor}.{name}"
+        elif head.lower() == dialect.prefix and (fault := dialect.faults(bare)):
+            yield f"job_spec.custom_attributes: {name!r} {fault}"
 
 
 def _duration_faults(attributes: JobAttributes) -> Iterator[str]:

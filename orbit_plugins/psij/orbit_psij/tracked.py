@@ -30,7 +30,7 @@ def make_job(job_id: str, spec: JobSpec, files: JobFiles, wrapper: Path) -> Trac
 
     It blocks on the disk. Raises OSError, psij.InvalidJobException.
     """
-    job_input = files.prepare(spec.stdin, _links(spec))
+    job_input = files.prepare(spec.stdin, links_of(spec))
     theirs = _translated(spec)
     theirs.stdin_path = Path(spec.stdin_path) if spec.stdin_path else job_input
     theirs.stdout_path = files.stream("stdout")
@@ -70,18 +70,28 @@ def _translated(spec: JobSpec) -> psij.JobSpec:
         name=spec.name,
         inherit_environment=spec.inherit_environment,
         environment=dict(spec.environment) or None,
-        resources=psij.ResourceSpecV1(**attrs.asdict(spec.resources)),
+        resources=psij.ResourceSpecV1(
+            **attrs.asdict(spec.resources, filter=attrs.filters.exclude("gpus_per_node"))
+        ),
         attributes=theirs,
         pre_launch=spec.pre_launch,
         post_launch=spec.post_launch,
     )
 
 
-def _links(spec: JobSpec) -> dict[StreamName, Path]:
+def links_of(spec: JobSpec, index: int | str = "") -> dict[StreamName, Path]:
+    """Return the files in which a job, or an element of a job array, is to leave its output."""
+    if spec.count and index == "":
+        return {}
     directory = Path(spec.directory or ".").absolute()
     found: dict[StreamName, Path] = {}
     if spec.stdout_path is not None:
-        found["stdout"] = directory / spec.stdout_path
+        found["stdout"] = directory / indexed(spec.stdout_path, index)
     if spec.stderr_path is not None:
-        found["stderr"] = directory / spec.stderr_path
+        found["stderr"] = directory / indexed(spec.stderr_path, index)
     return found
+
+
+def indexed(path: str, index: int | str) -> str:
+    """Return a path with an element's number in it."""
+    return path.replace("{array_index}", str(index))

@@ -74,7 +74,8 @@ async def remove_files(jobs: list[Job]) -> None:
 def _remove(jobs: list[Job]) -> None:
     for job in jobs:
         try:
-            job.files.remove()
+            for files in job.every_files():
+                files.remove()
         except OSError as error:
             logger.warning("files of job %s stay: %s", job.record.job_id, error)
 

@@ -1,6 +1,8 @@
+import importlib.util
 import json
+import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,20 @@ import anyio
 import attrs
 import httpx
 import orbit_psij.plugin  # here, since an import reads files, which blocks
+import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
 from orbit_core.models import Notification, Principal
 from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
+
+_FAKE = importlib.util.spec_from_file_location(
+    "fake_slurm", Path(__file__).with_name("fake_slurm.py")
+)
+assert _FAKE is not None
+assert _FAKE.loader is not None
+fake_slurm = importlib.util.module_from_spec(_FAKE)
+_FAKE.loader.exec_module(fake_slurm)
 
 TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
 PATIENCE = 20.0
@@ -24,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     pipe = "unclosed file <_io.BufferedReader"
     config.addinivalue_line("filterwarnings", f"ignore:{pipe}:ResourceWarning")
     warnings.filterwarnings("ignore", pipe, ResourceWarning)  # between and after the tests
+
+
+async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not (await found if isinstance(found := condition(), Awaitable) else found):
+            await anyio.sleep(0.01)
 
 
 @attrs.define(eq=False)
@@ -67,6 +84,12 @@ class User:
         return await self.until(
             job_id, lambda found: found["state"] in ("COMPLETED", "FAILED", "CANCELED")
         )
+
+    async def until_gone(self, job_id: str) -> None:
+        async def is_gone() -> bool:
+            return (await self.get(f"status/{self.sid}/{job_id}")).status_code != 200
+
+        await _until(is_gone)
 
     async def until_prints(self, job_id: str, text: str) -> dict[str, Any]:
         return await self.until(job_id, lambda found: text in found["stdout"])
@@ -114,6 +137,25 @@ async def user(tmp_path: Path) -> AsyncIterator[User]:
 
 
 @pytest.fixture
+def until() -> Callable[[Callable[[], bool | Awaitable[bool]]], Awaitable[None]]:
+    """Wait for a condition, plain or asynchronous, looking again and again until a deadline."""
+    return _until
+
+
+@pytest.fixture
+def has_ended() -> Callable[[int | str], bool]:
+    """Tell whether a process is no more, reaped or not by whoever inherited it."""
+
+    def look(pid: int | str) -> bool:
+        try:
+            return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return look
+
+
+@pytest.fixture
 def fault() -> Callable[[httpx.Response], tuple[int, str]]:
     """Return status and code of an error reply, after a look at its form."""
 
@@ -124,3 +166,36 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
         return reply.status_code, document["code"]
 
     return read
+
+
+@attrs.frozen
+class Slurm:
+    """Be a cluster in a folder, whose commands are on PATH."""
+
+    folder: Path
+
+    def jobs(self) -> dict[str, Any]:
+        return dict(fake_slurm.jobs(self.folder))
+
+    def change(self, native_id: str, **changes: Any) -> None:
+        fake_slurm.change(self.folder, native_id, **changes)
+
+    def release(self, native_id: str) -> None:
+        fake_slurm.release(self.folder, native_id)
+
+    def forget(self, native_id: str) -> None:
+        (self.folder / "jobs" / f"{native_id}.json").unlink()
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """Put a cluster on PATH, and be patient in vain for less long."""
+    folder = tmp_path / "slurm"
+    monkeypatch.setenv("PATH", f"{fake_slurm.install(folder)}:{os.environ['PATH']}")
+    for name, seconds in {
+        "LOOK_INTERVAL": 0.05, "ASK_INTERVAL": 0.2, "ASK_SOON": 0.1, "MARK_PATIENCE": 0.2,
+        "CANCELLER_PATIENCE": 0.2, "UNKNOWN_PATIENCE": 0.3, "REASON_PATIENCE": 2.0,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"orbit_psij.batch_watch.{name}", seconds)
+    monkeypatch.setattr("orbit_psij.batch_jobs.RETRY_INTERVAL", 0.1)
+    return Slurm(folder)

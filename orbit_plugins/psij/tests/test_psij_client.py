@@ -12,7 +12,7 @@ from orbit_psij import JobResources, JobSpec, PSIJClient, SubmitFailed, UnknownJ
 
 from orbit_core.cli import orbit
 from orbit_core.config import BridgeConfig
-from orbit_core.errors import InvalidBody
+from orbit_core.errors import BadRequest, InvalidBody
 from orbit_core.testing import ALICE, Deployment, open_deployment
 
 pytestmark = pytest.mark.anyio
@@ -187,3 +187,68 @@ async def test_a_variable_without_a_value_is_a_usage_error(run: Shell) -> None:
         "'A' is not KEY=VALUE"
         in (await run("submit", "node7", "--env", "A", "date", code=2)).output
     )
+
+
+@pytest.fixture
+async def run_beside_slurm(
+    slurm: Any, deployment: Deployment, tmp_path: Path
+) -> AsyncIterator[Shell]:
+    token = tmp_path / "token"
+    token.write_text(await deployment.token(ALICE))
+    token.chmod(0o600)
+    async with deployment.endpoint("login1", TARGETS, scheduler="slurm"):
+        yield Shell(["--url", deployment.url, "--token-file", str(token)])
+
+
+async def test_a_job_that_asks_for_a_queue_goes_to_the_scheduler(
+    run_beside_slurm: Shell, slurm: Any
+) -> None:
+    options = ["--queue", "gpu", "--gpus-per-node", "2", "--set", "slurm.qos=high"]
+    more = ["--processes-per-node", "4", "--reservation", "r", "--set", "slurm.constraint=a&b"]
+    job_id = (await run_beside_slurm("submit", "login1", *options, *more, "false")).stdout.strip()
+    waited = await run_beside_slurm("wait", "login1", job_id, code=1)
+    assert f"{job_id} FAILED\nexit code 1\n" in waited.stdout
+    shown = (await run_beside_slurm("status", "login1", job_id)).stdout
+    assert shown == f"{job_id} FAILED\nexit code 1\n"
+    for option in ("partition=gpu", "gpus-per-node=2", "qos=high", "ntasks-per-node=4",
+                   "reservation=r", "constraint=a&b"):  # fmt: skip
+        assert f"--{option} " in slurm.jobs()["1000"]["argv"]
+
+
+async def test_waiting_shows_a_line_for_each_state(
+    run_beside_slurm: Shell, slurm: Any, until: Any
+) -> None:
+    gate = slurm.folder / "gate"
+    script = f"until [ -e {gate} ]; do sleep 0.02; done; echo out"
+    submitted = await run_beside_slurm(
+        "submit", "login1", "--nodes", "1", "--", "/bin/sh", "-c", script
+    )
+    job_id = submitted.stdout.strip()
+    waits: list[Result] = []
+
+    async def wait() -> None:
+        waits.append(await run_beside_slurm("wait", "login1", job_id))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        await until(lambda: slurm.jobs()["1000"]["state"] == "RUNNING")
+        gate.touch()
+    assert waits[0].stdout == f"{job_id} COMPLETED\nexit code 0\nout\n"
+    assert set(waits[0].stderr.splitlines()) <= {
+        f"{job_id} {state}: slurm as 1000" for state in ("QUEUED", "ACTIVE")
+    }
+
+
+async def test_elements_of_an_array_are_shown_and_read(run_beside_slurm: Shell) -> None:
+    command = ["--count", "2", "--", "/bin/sh", "-c", "echo $ORBIT_ARRAY_INDEX; exit 3"]
+    job_id = (await run_beside_slurm("submit", "login1", *command)).stdout.strip()
+    assert (await run_beside_slurm("wait", "login1", job_id, code=1)).stdout.splitlines() == [
+        f"{job_id} FAILED",
+        "2 of 2 FAILED: [0] exit code 3",
+        "[0] FAILED: exit code 3",
+        "[1] FAILED: exit code 3",
+    ]
+    assert (await run_beside_slurm("output", "login1", job_id, "--index", "1")).stdout == "1\n"
+    late = ["--after-any", job_id, "--after-ok", job_id, "true"]
+    with pytest.raises(BadRequest, match="is FAILED already"):
+        await run_beside_slurm("submit", "login1", *late)

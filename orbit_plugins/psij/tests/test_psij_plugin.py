@@ -22,6 +22,7 @@ SUMMARY_KEYS = {
 }
 STATUS_KEYS = SUMMARY_KEYS | {
     *("message", "directory", "duration", "stdout", "stderr", "stdout_offset", "stderr_offset"),
+    *("failure", "elements"),
 }
 Fault = Callable[[httpx.Response], tuple[int, str]]
 
@@ -123,6 +124,8 @@ async def test_states_are_announced_once_and_in_order(user: Any) -> None:
         "job_id": job_id,
         "state": "QUEUED",
         "exit_code": None,
+        "message": None,
+        "failure": None,
         "stdout": "",
         "stderr": "",
     }

@@ -17,6 +17,10 @@ QUERY_INTERVAL = 10.0
 """Seconds between two queries of one kind, at least, whoever asks and however urgently."""
 
 
+MANY = 100
+"""Answers of which those that are too old are kept."""
+
+
 class Background(Protocol):
     """Start a task that outlives the request that needs it."""
 
@@ -62,8 +66,9 @@ class Cache:
 
         Raises what ``collect`` raised, an OrbitError.
         """
-        flight = self._flights.get(kind)
         now = _now()
+        self._forget(now)
+        flight = self._flights.get(kind)
         if flight is None or (flight.landed.is_set() and now - flight.started >= self._good(force)):
             flight = self._flights[kind] = _Flight(now)
             self._background(_fly, flight, collect)
@@ -71,6 +76,15 @@ class Cache:
         if flight.error is not None:
             raise flight.error.with_traceback(None)
         return Answer(flight.value, round(_now() - flight.started, 3))
+
+    def _forget(self, now: float) -> None:
+        """Drop what is too old, when many kinds of question have been asked."""
+        if len(self._flights) > MANY:
+            self._flights = {
+                kind: flight
+                for kind, flight in self._flights.items()
+                if not flight.landed.is_set() or now - flight.started < self._ttl
+            }
 
     def _good(self, force: bool) -> float:
         return QUERY_INTERVAL if force else self._ttl

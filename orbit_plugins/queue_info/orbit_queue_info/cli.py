@@ -1,5 +1,6 @@
 """Add ``orbit queue_info``, and ``orbit queues`` and ``orbit jobs`` as short forms."""
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -13,8 +14,12 @@ _JOB = ["job_id", "job_name", "user", "partition", "state", "nodes", "time_used"
 _ALLOCATION = ["account", "user", "qos", "max_jobs", "max_submit", "max_wall",
                "remaining_node_hours"]  # fmt: skip
 
-_user = click.option("--user", help="Whose; the endpoint's own user without, '*' is everybody.")
-_force = click.option("--force", is_flag=True, help="At most 10 s old, whatever the cache says.")
+
+def _listing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ENDPOINT, ``--user``, ``--force``, ``--json`` and its context."""
+    force = click.option("--force", is_flag=True, help="At most 10 s old, whatever the cache says.")
+    user = click.option("--user", help="Whose; the endpoint's own user without, '*' is everybody.")
+    return click.argument("endpoint")(user(force(json_option(click.pass_context(command)))))
 
 
 @click.group("queue_info")
@@ -23,11 +28,7 @@ def commands() -> None:
 
 
 @commands.command()
-@click.argument("endpoint")
-@_user
-@_force
-@json_option
-@click.pass_context
+@_listing
 def queues(
     context: click.Context, endpoint: str, user: str | None, force: bool, as_json: bool
 ) -> None:
@@ -37,14 +38,10 @@ def queues(
 
 
 @commands.command()
-@click.argument("endpoint")
 @click.option("--queue", help="Only in this queue.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--after", metavar="JOB", help="Only those that follow this one.")
-@_user
-@_force
-@json_option
-@click.pass_context
+@_listing
 def jobs(context: click.Context, /, endpoint: str, as_json: bool, **options: Any) -> None:
     """List the jobs at ENDPOINT, by id; times are h:mm:ss."""
     page = {key: options[key] for key in ("user", "force", "limit", "after")}
@@ -55,11 +52,7 @@ def jobs(context: click.Context, /, endpoint: str, as_json: bool, **options: Any
 
 
 @commands.command()
-@click.argument("endpoint")
-@_user
-@_force
-@json_option
-@click.pass_context
+@_listing
 def allocations(
     context: click.Context, endpoint: str, user: str | None, force: bool, as_json: bool
 ) -> None:
@@ -67,6 +60,23 @@ def allocations(
     with open_plugin(context, endpoint, "queue_info") as plugin:
         found = plugin.list_allocations(user, force)
     show(found, as_json, lambda answer: _text(answer["allocations"], _ALLOCATION, answer))
+
+
+@commands.command()
+@click.argument("endpoint")
+@click.argument("job")
+@json_option
+@click.pass_context
+def job(context: click.Context, endpoint: str, job: str, as_json: bool) -> None:
+    """Tell how JOB at ENDPOINT is, also when it is over, and why it failed."""
+    with open_plugin(context, endpoint, "queue_info") as plugin:
+        show(plugin.job(job), as_json, _job_text)
+
+
+def _job_text(found: dict[str, Any]) -> str:
+    lines = [f"{found['job_id']} {found['state']} ({found['native_state']})"]
+    lines += [found["why"]] if found["why"] else []
+    return "\n".join(lines + ([f"nodes: {found['nodes']}"] if found["nodes"] else []))
 
 
 @commands.command()

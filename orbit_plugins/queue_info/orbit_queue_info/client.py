@@ -64,6 +64,14 @@ class QueueInfoClient(PluginClient):
         """
         return await self._ask("list_all_jobs", user, force, limit=limit, after=after)
 
+    async def job(self, job_id: str, force: bool = False) -> dict[str, Any]:
+        """Return how a job is, also one that left the queue, and in ``why`` why it failed.
+
+        Raises UnknownBatchJob.
+        """
+        flag = "true" if force else None
+        return dict(await self.get(f"job/{self._require_session()}/{job_id}", force=flag))
+
     async def list_allocations(
         self, user: str | None = None, force: bool = False
     ) -> dict[str, Any]:

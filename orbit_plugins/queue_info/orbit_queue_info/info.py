@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 import anyio.to_thread
 import attrs
 
-from orbit_core.batch import BatchSystem
+from orbit_core.batch import BatchSystem, JobReport, JobState, UnknownBatchJob
 
 from .cache import QUERY_INTERVAL, Answer, Background, Cache
 from .models import Allocation, Job, Queue
@@ -97,6 +97,18 @@ class QueueInfo(ABC):
         answer = await self._cache.get("own jobs" if own else "all jobs", collect, force=force)
         jobs = [job for job in answer.value if name in (EVERYBODY, job.user)]
         return attrs.evolve(answer, value=jobs)
+
+    async def job(self, job_id: str, force: bool = False) -> Answer[JobReport]:
+        """Return how a job is, also one that left the queue. Raises UnknownBatchJob."""
+        self.batch.check_id(job_id)
+
+        async def collect() -> JobReport:
+            return await self.batch.report(job_id)
+
+        answer = await self._cache.get(f"job {job_id}", collect, force=force)
+        if answer.value.state is JobState.UNKNOWN:
+            raise UnknownBatchJob(f"{self.batch.name} knows no job {job_id}")
+        return answer
 
     async def list_allocations(
         self, user: str | None = None, force: bool = False

@@ -6,6 +6,8 @@ where unknown; memory is MiB. None stands for what this scheduler does not tell.
 
 import attrs
 
+from orbit_core.batch import Failure, JobReport
+
 
 @attrs.frozen
 class Queue:
@@ -69,6 +71,38 @@ class Job:
     restart_cnt: int | None = None
     owner: str | None = None
     mem_used: str | None = None
+
+
+@attrs.frozen
+class JobEnd:
+    """Say how a job is or was, and why it did not end well; ``why`` is that in words.
+
+    ``state`` is of those that all schedulers share, ``native_state`` this scheduler's own, and
+    ``nodes`` are where it runs or ran. ``age`` is that of the answer in seconds.
+    """
+
+    job_id: str
+    state: str
+    native_state: str
+    exit_code: int | None
+    failure: Failure | None
+    why: str | None
+    nodes: str
+    age: float
+
+
+def job_end(report: JobReport, age: float) -> JobEnd:
+    """Return what is told of a job."""
+    return JobEnd(
+        job_id=report.job_id,
+        state=report.state,
+        native_state=report.native_state,
+        exit_code=report.exit_code,
+        failure=report.failure,
+        why=None if report.failure is None else str(report.failure),
+        nodes=report.nodes,
+        age=age,
+    )
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ from orbit_core.web import flag_parameter, integer_parameter
 from .backends import make_queue_info
 from .client import QueueInfoClient
 from .info import QueueInfo
-from .models import Job, QueueInfoSettings
+from .models import Job, JobEnd, QueueInfoSettings
 from .pages import page_of
 from .session import QueueInfoSession
 
@@ -58,6 +58,7 @@ class PluginQueueInfo(Plugin):
         self.add_route_get("get_info/{sid}", self._get_info)
         self.add_route_get("list_jobs/{sid}/{queue}", self._list_jobs)
         self.add_route_get("list_all_jobs/{sid}", self._list_jobs)
+        self.add_route_get("job/{sid}/{job_id}", self._job)
         self.add_route_get("list_allocations/{sid}", self._list_allocations)
         self.add_route_post("cancel/{sid}/{job_id}", self._cancel)
 
@@ -108,6 +109,11 @@ class PluginQueueInfo(Plugin):
         jobs: list[Job] = answer.value
         page, following = page_of(jobs, limit, after)
         return {"jobs": page, "total": len(jobs), "next": following, "age": answer.age}
+
+    async def _job(self, request: Request) -> JobEnd:
+        """Tell how any job is, also one that left the queue, and why it failed."""
+        session: QueueInfoSession = await self.session(request)
+        return await session.job(request.path_params["job_id"], flag_parameter(request, "force"))
 
     async def _list_allocations(self, request: Request) -> dict[str, Any]:
         """Return what ``user`` may use of which accounts."""

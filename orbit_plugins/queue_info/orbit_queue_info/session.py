@@ -6,7 +6,7 @@ from orbit_core import PluginSession
 
 from .cache import Answer
 from .info import QueueInfo
-from .models import Allocation, Job, Queue
+from .models import Allocation, Job, JobEnd, Queue, job_end
 
 
 class QueueInfoSession(PluginSession):
@@ -30,6 +30,12 @@ class QueueInfoSession(PluginSession):
         if queue is None:
             return await self._info.list_all_jobs(user, force)
         return await self._info.list_jobs(queue, user, force)
+
+    async def job(self, job_id: str, force: bool) -> JobEnd:
+        """Return how a job is, and why it failed. Raises UnknownBatchJob."""
+        self._check_active()
+        answer = await self._info.job(job_id, force)
+        return job_end(answer.value, answer.age)
 
     async def list_allocations(self, user: str | None, force: bool) -> Answer[list[Allocation]]:
         """Return the allocations."""

@@ -117,3 +117,13 @@ async def test_a_query_goes_on_when_who_asked_first_leaves(clock: list[float]) -
         await anyio.wait_all_tasks_blocked()
         query.may_answer.set()
         assert (await cache.get("jobs", query)).value == 1
+
+
+async def test_answers_to_many_questions_are_let_go(clock: list[float]) -> None:
+    async with open_cache() as (cache, query):
+        query.may_answer.set()
+        for number in range(module.MANY + 1):
+            await cache.get(f"job {number}", query)
+        clock[0] += 11
+        await cache.get("one more", query)
+        assert len(cache._flights) == 1

@@ -88,6 +88,15 @@ async def test_a_job_is_cancelled(run: Callable[..., Any], scheduler: Any) -> No
     assert (await run("queue_info", "cancel", "login1", "7")).stdout == "7 canceled\n"
 
 
+async def test_why_a_job_failed_is_told(run: Callable[..., Any], scheduler: Any) -> None:
+    scheduler.answer("squeue", "7|OUT_OF_MEMORY|OutOfMemory|n1\n", to="--jobs=7")
+    scheduler.answer("squeue", "8|PENDING|Priority|\n", to="--jobs=8")
+    scheduler.answer("sacct", "7|OUT_OF_MEMORY|None|n1|0:125\n")
+    failed, waiting = [(await run("queue_info", "job", "login1", job)).stdout for job in "78"]
+    assert failed == "7 FAILED (OUT_OF_MEMORY)\nout of memory\nnodes: n1\n"
+    assert waiting == "8 PENDING (PENDING)\n"
+
+
 async def test_an_unknown_job_is_told(run: Callable[..., Any], scheduler: Any) -> None:
     for name in ("squeue", "sacct", "scontrol"):
         scheduler.answer(name)

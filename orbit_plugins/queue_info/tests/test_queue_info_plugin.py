@@ -54,30 +54,44 @@ async def open_client(
             yield client, served
 
 
-@pytest.fixture
-def slurm24(scheduler: Any) -> Any:
-    scheduler.answer("sinfo", sample("slurm24_sinfo_--json"))
-    scheduler.answer("squeue", sample("slurm24_squeue_--json"))
-    scheduler.answer("sacctmgr", sample("slurm24_sacctmgr_show_assoc_--json"))
+def play(scheduler: Any, *answers: tuple[str, str, str]) -> Any:
+    """Have commands, if some option is given, answer with samples."""
+    for command, option, name in answers:
+        scheduler.answer(command, sample(name), to=option)
     return scheduler
 
 
 @pytest.fixture
+def slurm24(scheduler: Any) -> Any:
+    return play(
+        scheduler,
+        ("sinfo", "", "slurm24_sinfo_--json"),
+        ("squeue", "", "slurm24_squeue_--json"),
+        ("sacctmgr", "", "slurm24_sacctmgr_show_assoc_--json"),
+    )
+
+
+@pytest.fixture
 def slurm22(scheduler: Any) -> Any:
-    scheduler.answer("sinfo", sample("slurm22_sinfo_text"))
-    scheduler.answer("sinfo", sample("slurm22_sinfo_--json"), to="--json")
-    scheduler.answer("squeue", sample("slurm22_squeue_--json"))
-    scheduler.answer("sacctmgr", sample("slurm22_sacctmgr_show_assoc_-P_-n"))
+    play(
+        scheduler,
+        ("sinfo", "", "slurm22_sinfo_text"),
+        ("sinfo", "--json", "slurm22_sinfo_--json"),
+        ("squeue", "", "slurm22_squeue_--json"),
+        ("sacctmgr", "", "slurm22_sacctmgr_show_assoc_-P_-n"),
+    )
     scheduler.answer("sacctmgr", stderr="unrecognized option '--json'", status=1, to="--json")
     return scheduler
 
 
 @pytest.fixture
 def pbs(scheduler: Any) -> Any:
-    scheduler.answer("qstat", sample("pbs_qstat_xf.json"))
-    scheduler.answer("qstat", sample("pbs_qstat_Qf.json"), to="-Q")
-    scheduler.answer("pbsnodes", sample("pbs_pbsnodes_av.json"))
-    return scheduler
+    return play(
+        scheduler,
+        ("qstat", "", "pbs_qstat_xf.json"),
+        ("qstat", "-Q", "pbs_qstat_Qf.json"),
+        ("pbsnodes", "", "pbs_pbsnodes_av.json"),
+    )
 
 
 async def test_queues_come_in_one_command_from_json(slurm24: Any, tmp_path: Path) -> None:
@@ -325,6 +339,42 @@ async def test_a_job_that_is_over_tells_how_it_ended(slurm24: Any, tmp_path: Pat
         assert (await client.cancel_job("7"))["status"] == "done"
 
 
+async def test_why_a_job_failed_is_told_of_any_job(slurm24: Any, tmp_path: Path) -> None:
+    slurm24.answer("squeue", "7|TIMEOUT|TimeLimit|n1\n", to="--jobs=7")
+    slurm24.answer("squeue", ACTIVE.replace("7", "8"), to="--jobs=8")
+    slurm24.answer("squeue", stderr="Invalid job id specified", status=1, to="--jobs=9")
+    slurm24.answer("sacct", "7|TIMEOUT|None|n1|0:0\n", to="--jobs=7")
+    for name in ("sacct", "scontrol"):
+        slurm24.answer(name, to="9")
+    async with open_client(tmp_path / "state", "slurm") as (client, _):
+        found = [await client.job("7", force) for force in (False, True)]
+        running = await client.job("8")
+        with pytest.raises(UnknownBatchJob, match="slurm knows no job 9"):
+            await client.job("9")
+    assert [0 <= one.pop("age") < 10 for one in (*found, running)] == [True] * 3
+    assert (
+        found[0]
+        == found[1]
+        == {
+            "job_id": "7",
+            "state": "FAILED",
+            "native_state": "TIMEOUT",
+            "exit_code": None,
+            "failure": {
+                "cause": "walltime",
+                "exit_code": None,
+                "signal": None,
+                "cancelled_by": None,
+                "detail": "",
+            },
+            "why": "ran longer than its walltime",
+            "nodes": "n1",
+        }
+    )
+    assert (running["state"], running["why"]) == ("RUNNING", None)
+    assert len([call for call in slurm24.calls("squeue") if "--jobs=7" in call]) == 1
+
+
 @pytest.mark.parametrize("job_id", ["--me", "1;rm", "-1", "1%2F..", "9" * 300])
 async def test_a_bad_job_id_never_reaches_a_command_line(
     slurm24: Any, tmp_path: Path, job_id: str
@@ -333,8 +383,9 @@ async def test_a_bad_job_id_never_reaches_a_command_line(
         open_client(tmp_path / "state", "slurm") as (client, served),
         served.http() as http,
     ):
-        reply = await http.post(f"/queue_info/cancel/{client.sid}/{job_id}")
-    assert reply.status_code in (400, 404)
+        for method, route in (("POST", "cancel"), ("GET", "job")):
+            path = f"/queue_info/{route}/{client.sid}/{job_id}"
+            assert (await http.request(method, path)).status_code in (400, 404)
     assert not [call for call in slurm24.calls() if "--jobs" in call or "scancel" in call]
 
 

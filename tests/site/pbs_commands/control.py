@@ -2,7 +2,7 @@
 
 import sys
 
-from slurm import SERVER, jobs, letter, number_of, past_jobs, run
+from slurm import SERVER, find, jobs, letter, native, number_of, past_jobs, run
 
 
 def qdel(arguments):
@@ -25,12 +25,12 @@ def _each(name, arguments, *command):
     known, status = jobs(), 0
     for number in (number_of(each) for each in arguments if not each.startswith("-")):
         full = f"{number}.{SERVER}"
-        job = known.get(number) or past_jobs([number]).get(number)
+        job = find(known, number) or past_jobs([native(number)]).get(number)
         if job is None:
             complaint, status = f"{name}: Unknown Job Id {full}", 153
         elif letter(job) == "F":
             complaint, status = f"{name}: Job has finished {full}", 35
-        elif run(*command, number)[0]:
+        elif run(*command, native(number))[0]:
             complaint, status = f"{name}: Unauthorized Request  {full}", 159
         else:
             continue

@@ -38,8 +38,30 @@ def number_of(job_id):
 
 
 def jobs():
-    """Return the jobs that the controller knows, by number."""
-    return {job["JobId"]: job for job in show("job") if "JobId" in job}
+    """Return the jobs that the controller knows, by number; elements of arrays as ``12[3]``."""
+    return {name: job for job in show("job") if "JobId" in job for name in _names(job)}
+
+
+def find(known, number):
+    """Return a job by its number; for an array one of its elements, which is not over if any is."""
+    if not number.endswith("[]"):
+        return known.get(number)
+    elements = [job for name, job in known.items() if name.startswith(number[:-1])]
+    return min(elements, key=lambda job: letter(job) == "F", default=None)
+
+
+def _names(job):
+    tasks = job.get("ArrayTaskId")
+    if tasks is None:
+        return [job["JobId"]]
+    spans = (part.partition("-") for part in tasks.partition("%")[0].split(","))
+    indices = (index for low, _, high in spans for index in range(int(low), int(high or low) + 1))
+    return [f"{job['ArrayJobId']}[{index}]" for index in indices]
+
+
+def native(number):
+    """Return what SLURM calls a job, an array or an element."""
+    return number.replace("[]", "").replace("[", "_").removesuffix("]")
 
 
 def past_jobs(numbers=()):

@@ -8,7 +8,19 @@ from collections import Counter
 
 from notes import read_note
 from render import VERSION, ctime, print_json, print_text
-from slurm import SERVER, clock, hosts, jobs, letter, number_of, past_jobs, seconds, show
+from slurm import (
+    SERVER,
+    clock,
+    find,
+    hosts,
+    jobs,
+    letter,
+    native,
+    number_of,
+    past_jobs,
+    seconds,
+    show,
+)
 
 _SUBSTATES = {"Q": 10, "H": 20, "W": 30, "R": 42, "S": 43, "E": 51, "F": 92}
 _TERMINATED = 91
@@ -75,20 +87,23 @@ def _jobs(names, *, with_finished):
         known = (past_jobs() if with_finished else {}) | known
         names = sorted(known, key=lambda number: int(re.match(r"\d+", number)[0]))
         names = [name for name in names if with_finished or letter(known[name]) != "F"]
-    elif missing := {number_of(name) for name in names} - known.keys():
-        known |= past_jobs(missing)
+    elif missing := {name for name in map(number_of, names) if not find(known, name)}:
+        known |= past_jobs(map(native, missing))
     records, status = {}, 0
     for name in map(number_of, names):
         full = f"{name}.{SERVER}"
-        if name not in known:
+        job = find(known, name)
+        if job is None:
             print(f"qstat: Unknown Job Id {full}", file=sys.stderr)
             status = 153
-        elif letter(known[name]) == "F" and not with_finished:
+        elif letter(job) == "F" and not with_finished:
             advice = "use -x or -H to obtain historical job information"
             print(f"qstat: {full} Job has finished, {advice}", file=sys.stderr)
             status = 35
         else:
-            records[full] = _job(known[name])
+            records[full] = _job(job)
+            if name.endswith("[]") and letter(job) != "F":
+                records[full]["job_state"] = "B"
     return records, status
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from notes import note
 from slurm import SERVER, run
 
-_UNITS = {"": 1, "m": 1, "g": 1024}
-
 
 def qsub(arguments):
     """Submit the script that is named, or that stands on standard input, and print its id."""
@@ -37,7 +35,7 @@ def qsub(arguments):
     status, output, complaint = run(*command, script=script)
     if status:
         return _refuse(complaint)
-    print(f"{output.strip().split(';')[0]}.{SERVER}")
+    print(f"{output.strip().split(';')[0]}{'[]' * bool(wanted.J)}.{SERVER}")
     return 0
 
 
@@ -79,8 +77,8 @@ def _resources(resources):
         yield f"--time={resources['walltime']}"
     if "ngpus" in asked:
         yield f"--gres=gpu:{asked['ngpus']}"
-    if memory := re.match(r"(\d+)([mg]?)b?", asked.get("mem", "")):
-        yield f"--mem={int(memory[1]) * _UNITS[memory[2]]}"
+    if memory := re.match(r"(\d+)([kmg]?)b?", asked.get("mem", "")):
+        yield f"--mem={memory[1]}{memory[2].upper()}"
 
 
 def _options(wanted):
@@ -119,7 +117,10 @@ def _script(body, name, told, account):
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in known.items())
     return f"""#!/bin/bash
 {exports}
-export PBS_JOBID=$SLURM_JOB_ID.{SERVER} PBS_QUEUE=$SLURM_JOB_PARTITION NCPUS=$SLURM_CPUS_ON_NODE
+export PBS_ARRAY_INDEX=$SLURM_ARRAY_TASK_ID
+number=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_JOB_ID" ] || number="$SLURM_ARRAY_JOB_ID[$SLURM_ARRAY_TASK_ID]"
+export PBS_JOBID=$number.{SERVER} PBS_QUEUE=$SLURM_JOB_PARTITION NCPUS=$SLURM_CPUS_ON_NODE
 export PBS_NODEFILE=/tmp/pbs_nodes.$PBS_JOBID
 for host in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     for slot in $(seq "$NCPUS"); do echo "$host"; done
