@@ -67,14 +67,14 @@ class Arriving:
 
     def append(self, parts: list[bytes]) -> None:
         """Add bytes. Raises DiskFull; what was written before that stays."""
+        # Joined: every small write and sum would wait for its turn with the loop's thread again.
+        rest = memoryview(b"".join(parts))
         with typed(lambda: self.name):
-            for part in parts:
-                rest = memoryview(part)
-                while rest:
-                    count = os.pwrite(self.descriptor, rest, self.offset)
-                    self.hash.update(rest[:count])
-                    self.offset += count
-                    rest = rest[count:]
+            while rest:
+                count = os.pwrite(self.descriptor, rest, self.offset)
+                self.hash.update(rest[:count])
+                self.offset += count
+                rest = rest[count:]
 
 
 def hash_start(descriptor: int, size: int) -> "hashlib._Hash":
