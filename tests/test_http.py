@@ -184,6 +184,19 @@ async def test_a_head_does_not_wait_for_a_body_that_comes_later():
             assert await stream.receive() == b"body"
 
 
+async def test_a_body_that_waits_to_be_asked_for_is_asked_for(deployment):
+    token = await deployment.token()
+    head = b"POST /node/probe/sink HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+    async with await connected(deployment) as stream:
+        await stream.send(head % token.encode() + b"Expect: 100-continue\r\n")
+        await stream.send(b"Content-Length: 4\r\n\r\n")
+        assert await stream.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await stream.send(b"body")
+        answer = await stream.receive()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b'{"size":4}')
+
+
 async def test_a_bridge_with_too_many_connections_says_so(tmp_path):
     config = BridgeConfig(port=0, plugins=[], max_connections=2)
     async with open_deployment(tmp_path, config=config) as deployment, opened(deployment) as client:

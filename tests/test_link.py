@@ -156,6 +156,19 @@ async def test_cancelling_a_call_cancels_its_handler_and_tells_why():
         assert not links.endpoint.served
 
 
+async def test_a_call_that_is_cancelled_at_once_reaches_no_handler():
+    entered = []
+
+    async def app(scope, receive, send):
+        entered.append(scope["path"])
+        await echo(scope, receive, send)
+
+    async with pair(app) as links:
+        links.bridge.call(head(b"/first"), b"", fin=True).cancel(ConnectionLost("it left"))
+        await whole(links.bridge.call(head(b"/next"), b"", fin=True))
+    assert entered == ["/next"]
+
+
 async def test_a_call_without_a_sign_of_an_answer_ends_at_its_deadline():
     async def app(scope, receive, send):
         await anyio.sleep_forever()
