@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -58,22 +60,40 @@ class FileReply(Response):
             await self._disk.close(opened.descriptor)
 
     async def _send_body(self, send: Send) -> None:
+        """Send the bytes; the next block is read while one is on its way."""
+        ready, taken = anyio.create_memory_object_stream[bytes](1)
+        errors: list[OrbitError] = []
+        async with anyio.create_task_group() as group, taken:
+            group.start_soon(self._read_all, ready, errors)
+            try:
+                async for block in taken:
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
+            except OrbitError as error:
+                errors.append(error)
+                group.cancel_scope.cancel()
+        if errors:
+            raise errors[0]
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _read_all(
+        self, ready: MemoryObjectSendStream[bytes], errors: list[OrbitError]
+    ) -> None:
         opened = self._opened
         offset, stop = opened.range or (0, opened.status.st_size)
         is_wanted = opened.range is None and self._digests.get(opened.status) is None
         found = hashlib.sha256() if is_wanted else None
-        while offset < stop:
-            block = await self._disk.run(self._read, min(BLOCK, stop - offset), offset, found)
-            await opened.touch()
-            offset += len(block)
-            if offset < stop:
-                await send({"type": "http.response.body", "body": block, "more_body": True})
-                continue
-            if found is not None:
-                await self._disk.run(self._keep, found.hexdigest())
-            await send({"type": "http.response.body", "body": block})
-            return
-        await send({"type": "http.response.body", "body": b""})
+        async with ready:
+            try:
+                while offset < stop:
+                    size = min(BLOCK, stop - offset)
+                    block = await self._disk.run(self._read, size, offset, found)
+                    await opened.touch()
+                    await ready.send(block)
+                    offset += len(block)
+                if found is not None:
+                    await self._disk.run(self._keep, found.hexdigest())
+            except OrbitError as error:
+                errors.append(error)
 
     def _read(self, size: int, offset: int, found: "hashlib._Hash | None") -> bytes:
         with typed(lambda: str(self._place)):
