@@ -3,19 +3,25 @@
 The bare application, the baseline, serves the same routes without bridge and endpoint.
 """
 
+import hashlib
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from orbit_core import PluginContext, hookimpl
 
 CHUNK = bytes(64 * 1024)
+FILE = Path(os.environ.get("BENCH_FILES", ".")) / "stored.bin"
+"""Where the bare application keeps its one file."""
+
 ANSWER = {"status": "ok", "value": 42, "items": [1, 2, 3]}
 
 
@@ -41,6 +47,23 @@ async def source(request: Request) -> Response:
             yield CHUNK
 
     return StreamingResponse(chunks(), headers={"Content-Length": str(size)})
+
+
+async def store(request: Request) -> Response:
+    """Write a body to a file, have it on disk, and say which SHA-256 arrived."""
+    found = hashlib.sha256()
+    with FILE.open("wb") as file:
+        async for chunk in request.stream():
+            file.write(chunk)
+            found.update(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return JSONResponse({"sha256": found.hexdigest()})
+
+
+async def fetch(request: Request) -> Response:
+    """Send that file."""
+    return FileResponse(FILE)
 
 
 ROUTES = [
@@ -81,4 +104,5 @@ PLUGIN = LoadPlugin()
 
 def bare() -> Any:
     """Return the baseline application, with its routes at the same paths."""
-    return Starlette(routes=[Mount("/node/load", routes=ROUTES)])
+    files = [Route("/store", store, methods=["PUT"]), Route("/fetch", fetch)]
+    return Starlette(routes=[Mount("/node/load", routes=[*ROUTES, *files])])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from bench_jobs import job_row
 from bench_notifications import notification_rows
 from bench_requests import request_rows
+from bench_staging import staging_rows
 from bench_starts import crowd_row, import_row, start_row
 from bench_tasks import task_rows
 from bench_transfers import bystander_row, transfer_rows
@@ -32,6 +33,7 @@ def rows() -> Iterator[Row]:
         yield from request_rows(site, "")
         yield from transfer_rows(site)
         yield bystander_row(site)
+        yield from staging_rows(site)
         yield from notification_rows(site)
         yield job_row(site)
     with open_site(tls=True) as site:

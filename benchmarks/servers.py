@@ -1,5 +1,6 @@
 """Start what is measured, each in a process of its own: bare application, bridge, endpoint."""
 
+import os
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -26,11 +27,14 @@ async def _bridge(port: int, state: Path | None, cert: Path | None, key: Path | 
 async def _endpoint(url: str, name: str, state: Path | None, token: str, cert: Path | None) -> None:
     plugin = EntryPoint("load", "plugin_under_load:PLUGIN", "orbit.plugins")
     config = EndpointConfig(
-        name=name, url=url, state_dir=state, cert=cert, plugins=["load", "psij"]
+        name=name, url=url, state_dir=state, cert=cert, plugins=["load", "psij", "staging"]
     )
     available = {**installed(), "load": plugin}
     host = HostInfo(HostRole.STANDALONE)
-    async with open_endpoint(config, host, token=token, available=available) as endpoint:
+    settings = {"staging": {"directory": os.environ["BENCH_FILES"]}}
+    async with open_endpoint(
+        config, host, settings=settings, token=token, available=available
+    ) as endpoint:
         await endpoint.stopped.wait()
 
 

@@ -19,6 +19,7 @@ import trustme
 HERE = Path(__file__).resolve().parent
 TOKEN = "orbit_benchmark_only"
 ROUNDS = 5
+MEMORY = Path("/dev/shm")
 
 
 @attrs.frozen
@@ -33,11 +34,16 @@ class Row:
 
 @attrs.frozen
 class Site:
-    """Hold the addresses and processes of one set of servers."""
+    """Hold the addresses and processes of one set of servers.
+
+    ``files`` is where they and their clients keep files: in memory, if there is a place for that,
+    since a disk would be what is measured.
+    """
 
     bare: str
     orbit: str
     processes: list[psutil.Process]
+    files: Path
     cert: Path | None = None
 
 
@@ -70,11 +76,15 @@ def client(cert: Path | None) -> httpx.Client:
 @contextlib.contextmanager
 def open_site(*, tls: bool) -> Iterator[Site]:
     """Start the bare application, a bridge and an endpoint, with their state in a new folder."""
-    with tempfile.TemporaryDirectory(prefix="orbit-bench-") as folder:
-        yield from _open_site(Path(folder), tls=tls)
+    memory = MEMORY if MEMORY.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(prefix="orbit-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="orbit-bench-", dir=memory) as files,
+    ):
+        yield from _open_site(Path(folder), Path(files), tls=tls)
 
 
-def _open_site(work: Path, *, tls: bool) -> Iterator[Site]:
+def _open_site(work: Path, files: Path, *, tls: bool) -> Iterator[Site]:
     cert = key = None
     if tls:
         authority = trustme.CA()
@@ -85,13 +95,13 @@ def _open_site(work: Path, *, tls: bool) -> Iterator[Site]:
         key.chmod(0o600)
         authority.cert_pem.write_to_path(str(trusted))
     scheme, bare, bridge = ("https" if tls else "http"), free_port(), free_port()
-    files = [str(cert or ""), str(key or "")]
+    secrets = [str(cert or ""), str(key or "")]
     trust = str(work / "ca.pem") if tls else ""
     url = f"{scheme}://127.0.0.1:{bridge}"
-    environment = {**os.environ, "ORBIT_TOKEN": TOKEN}
+    environment = {**os.environ, "ORBIT_TOKEN": TOKEN, "BENCH_FILES": str(files)}
     commands = [
-        ["bare", str(bare), *files],
-        ["bridge", str(bridge), str(work / "bridge"), *files],
+        ["bare", str(bare), *secrets],
+        ["bridge", str(bridge), str(work / "bridge"), *secrets],
         ["endpoint", url, "node", str(work / "endpoint"), TOKEN, trust],
     ]
     processes = [
@@ -103,6 +113,7 @@ def _open_site(work: Path, *, tls: bool) -> Iterator[Site]:
             f"{scheme}://127.0.0.1:{bare}/node/load",
             f"{url}/node/load",
             [psutil.Process(process.pid) for process in processes],
+            files,
             work / "ca.pem" if tls else None,
         )
         for address in (site.bare, site.orbit):

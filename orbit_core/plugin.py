@@ -34,8 +34,8 @@ class Plugin:
     """Serve one plugin instance under ``/{instance_name}``.
 
     A subclass sets ``plugin_name`` and ``session_class``, adds its routes in ``__init__`` with
-    `add_route_get` and `add_route_post`, and reaches a caller's session with `session`. The hooks
-    that it overrides need no `hookimpl` mark.
+    `add_route_get`, `add_route_post` and `add_route_put`, and reaches a caller's session with
+    `session`. The hooks that it overrides need no `hookimpl` mark.
     """
 
     plugin_name: ClassVar[str]
@@ -156,6 +156,10 @@ class Plugin:
         An idempotent handler answers with JSON, not with a stream.
         """
         self._add_route(path, handler, "POST", idempotent=idempotent)
+
+    def add_route_put(self, path: str, handler: Handler) -> None:
+        """Serve PUT ``/{instance}/{path}``; ``{x:path}`` matches any number of segments."""
+        self._add_route(path, handler, "PUT")
 
     async def session(self, request: Request) -> Any:
         """Return the caller's session that ``{sid}`` names, and note the access.

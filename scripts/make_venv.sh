@@ -19,5 +19,5 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
 fi
 "$python" -m venv --clear "$venv"
 PIP_CONSTRAINT=constraints.txt "$venv/bin/pip" install --quiet --disable-pip-version-check \
-    -e '.[dev]' -e orbit_plugins/sysinfo -e orbit_plugins/queue_info \
+    -e '.[dev]' -e orbit_plugins/sysinfo -e orbit_plugins/queue_info -e orbit_plugins/staging \
     -e 'orbit_plugins/psij[endpoint]' -e 'orbit_plugins/rhapsody[dask]'

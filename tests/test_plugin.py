@@ -46,6 +46,7 @@ class Plain(Plugin):
         super().__init__(context, instance_name)
         self.add_route_get("/model/{x}", self.model)
         self.add_route_get("text", self.text)
+        self.add_route_put("text/{path:path}", self.text)
         self.add_route_post("once", self.once, idempotent=True)
         self.count = 0
 
@@ -148,6 +149,7 @@ async def test_handlers_may_return_models_and_responses(plain):
     assert (await plain.http().get("/plugin/model/7")).json() == {"value": 7}
     assert (await plain.http().get("/plugin/text")).text == "as it is"
     assert (await plain.http().head("/plugin/text")).status_code == 200
+    assert (await plain.http().put("/plugin/text/a/b")).text == "as it is"
     assert (await plain.http().get("/plugin/model/7/8")).status_code == 404
 
 

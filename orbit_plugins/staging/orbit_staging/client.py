@@ -1,0 +1,209 @@
+"""Move files to, from and between endpoints."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+import httpx
+
+from orbit_core import PluginClient
+from orbit_core.errors import ConnectionLost, reason_of
+from orbit_core.plugin_client import document_error, error_of
+
+from .disk import Disk
+from .errors import ChecksumMismatch, FileChanged, TicketRefused, WrongKind
+from .local import LocalFile, LocalPart, check_absent, local_target
+from .paths import split
+from .patience import PASSING, PATIENCE, Patience
+from .transfers import SLOW, Channel, Progress, Receiving, Sending
+
+
+@attrs.frozen
+class SessionPlace:
+    """Say where a session is, for another endpoint's plugin to be told."""
+
+    endpoint: str
+    plugin: str
+    sid: str
+
+
+class StagingClient(PluginClient):
+    """Move files to, from and between endpoints, in the session that `register_session` opened.
+
+    A path at the endpoint is relative to the session's directory, or absolute, or below ``~``
+    where the endpoint's configuration allows that. ``progress(done, total)`` is called with bytes
+    as they move, and must not block.
+
+    A transfer that breaks goes on where it broke, until no byte has moved for ``patience`` seconds;
+    called again, by whatever process, it goes on as well. Every file is compared by its SHA-256 and
+    appears at its target at once, when it is whole.
+
+    Every method raises OrbitError, such as those in `orbit_staging.errors`, also for what is wrong
+    with files of this host; and RuntimeError without a session.
+    """
+
+    patience: ClassVar[float] = PATIENCE
+
+    @property
+    def place(self) -> SessionPlace:
+        """Return where this client's session is."""
+        return SessionPlace(self._endpoint or "", self._plugin or "", self._require_session())
+
+    async def put(
+        self,
+        src: str | Path,
+        tgt: str = "",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Send a file of this host, and return its ``path`` there, ``size`` and ``sha256``.
+
+        A ``tgt`` that is empty or ends with a slash is the directory for it.
+        """
+        channel = self._channel()
+        path = f"{tgt}{Path(src).name}" if tgt == "" or tgt.endswith("/") else tgt
+        file = await channel.disk.run(LocalFile.open, Path(src))
+        try:
+            return await Sending(channel, file, path, overwrite, progress or _silent).run()
+        finally:
+            await channel.disk.close(file.descriptor)
+
+    async def health(self) -> dict[str, Any]:
+        """Return how the plugin is."""
+        return dict(await self._request("GET", "health"))
+
+    async def get(  # type: ignore[override]  # the documented name; the other is for routes
+        self,
+        src: str,
+        tgt: str | Path = ".",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Receive a file, and return its ``path`` here, ``size`` and ``sha256``.
+
+        A ``tgt`` that is a directory gets it under its own name.
+        """
+        channel = self._channel()
+        status = await self.stat(src)
+        if status["type"] != "file":
+            raise WrongKind(f"{status['path']} is no plain file")
+        # The name that was asked for: an endpoint must not choose what is written here.
+        target = await channel.disk.run(local_target, tgt, split(src)[-1])
+        if not overwrite:
+            await channel.disk.run(check_absent, target)
+        identity = f"{channel.url} {status['path']} {status['etag']}"
+        part = await channel.disk.run(LocalPart.open, target, identity)
+        try:
+            receiving = Receiving(channel, part, src, status, progress or _silent)
+            sha256 = await receiving.run(overwrite=overwrite)
+        except (FileChanged, ChecksumMismatch):
+            await channel.disk.run(part.discard)
+            raise
+        finally:
+            await channel.disk.close(part.descriptor)
+        return {"path": str(target), "size": status["size"], "sha256": sha256}
+
+    async def copy(
+        self,
+        src: str,
+        to: Any,
+        tgt: str = "",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Copy a file to another endpoint, in the session of the client ``to``, not through here.
+
+        The other endpoint fetches it, with a ticket for this one file that is asked for here.
+        """
+        place: SessionPlace = to.place
+        path = f"{tgt}{Path(src).name}" if tgt == "" or tgt.endswith("/") else tgt
+        watch = _Watch(Patience(self.patience), progress or _silent)
+        while True:
+            try:
+                grant = await self._ask("grant", {"path": src, "endpoint": place.endpoint})
+                source = {"endpoint": self._endpoint, "plugin": self._plugin}
+                target = {"path": path, "overwrite": overwrite}
+                return await self._follow(place, {**source, **grant, **target}, watch)
+            except (*PASSING, TicketRefused) as error:
+                await watch.patience.bear(error)
+
+    async def _follow(
+        self, place: SessionPlace, wanted: dict[str, Any], watch: "_Watch"
+    ) -> dict[str, Any]:
+        url = f"/{place.endpoint}/{place.plugin}/copy/{place.sid}"
+        timeout = httpx.Timeout(30.0, read=SLOW)
+        async with self._http.stream("POST", url, json=wanted, timeout=timeout) as response:
+            if response.status_code >= 400:
+                await response.aread()
+                raise error_of(response)
+            async for line in response.aiter_lines():
+                news = json.loads(line)
+                if "copied" in news:
+                    watch.see(news["copied"], news["size"])
+                elif "error" in news:
+                    raise document_error(news["status_code"], line.encode())
+                else:
+                    watch.see(news["size"], news["size"])
+                    return dict(news)
+        raise ConnectionLost(f"the copy to {place.endpoint} ended without a result")
+
+    async def stat(self, path: str, checksum: bool = False) -> dict[str, Any]:
+        """Return ``path``, ``type``, ``size``, ``modified`` and ``etag``; a ``sha256`` if asked."""
+        return await self._ask("stat", {"path": path, "checksum": checksum})
+
+    async def mkdir(self, path: str) -> dict[str, Any]:
+        """Make a directory with its parents; one that is there is no error."""
+        return await self._ask("mkdir", {"path": path})
+
+    async def delete(self, path: str, recursive: bool = False) -> dict[str, Any]:
+        """Delete a file or an empty directory; a full one if ``recursive``."""
+        return await self._ask("delete", {"path": path, "recursive": recursive})
+
+    async def discard(self, path: str) -> dict[str, Any]:
+        """Delete what an unfinished upload to ``path`` has left."""
+        return await self._ask("discard", {"path": path})
+
+    async def list(self, path: str = "") -> dict[str, Any]:
+        """Return ``path``, and its ``entries`` by name, each with ``type`` and ``size``."""
+        found = await self._ask("list", {"path": path})
+        entries, after = found["entries"], found["next"]
+        while after is not None:
+            page = await self._ask("list", {"path": path, "after": after})
+            entries += page["entries"]
+            after = page["next"]
+        return {"path": found["path"], "entries": entries}
+
+    def _channel(self) -> Channel:
+        url = self._url(f"files/{self._require_session()}")
+        return Channel(self._http, url, self._ask, Disk(), self.patience)
+
+    async def _ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Post a document; whatever the plugin takes so may be repeated with its key."""
+        headers = {"Orbit-Timeout": f"{SLOW:.0f}", "Idempotency-Key": uuid.uuid4().hex}
+        url = self._url(f"{route}/{self._require_session()}")
+        timeout = httpx.Timeout(30.0, read=SLOW)
+        try:
+            response = await self._http.post(url, json=body, headers=headers, timeout=timeout)
+        except httpx.TransportError as error:
+            raise ConnectionLost(f"POST {url}: {reason_of(error)}") from error
+        if response.status_code >= 400:
+            self._raise(response, f"POST {route}")
+        return dict(response.json())
+
+
+@attrs.frozen
+class _Watch:
+    """Pass progress on, and note that something moves."""
+
+    patience: Patience
+    progress: Progress
+
+    def see(self, done: int, total: int) -> None:
+        self.patience.see(done)
+        self.progress(done, total)
+
+
+def _silent(done: int, total: int) -> None:
+    """Tell nobody."""
