@@ -13,8 +13,9 @@ $(VENV)/ready: pyproject.toml constraints.txt scripts/make_venv.sh $(addsuffix /
 demo: $(VENV)/ready  ## watch a bridge, an endpoint and a job; KEEP=1 leaves them running
 	$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
-test: $(VENV)/ready  ## run all tests, with coverage
+test: $(VENV)/ready  ## run all tests, which must cover enough of each package
 	$(BIN)/python -m pytest -q --cov --cov-report=term
+	$(BIN)/python scripts/covered.py
 
 test-site: $(VENV)/ready  ## run the tests on a real SLURM, which they install and start; needs root
 	$(BIN)/python -m pytest -q -m site tests/site

@@ -128,12 +128,15 @@ class BridgeRoutes:
     async def ready(self, request: Request) -> Reply:
         """Tell whether the bridge can do its work: its state can be written."""
         async with self._readiness:
-            if time.monotonic() >= self._look_again:
-                self._unready = await self._fault()
-                self._look_again = time.monotonic() + READINESS
+            await self._look()
         if self._unready is not None:
             return error_reply(self._unready)
         return Reply({"status": "ready"})
+
+    async def _look(self) -> None:
+        if time.monotonic() >= self._look_again:
+            self._unready = await self._fault()
+            self._look_again = time.monotonic() + READINESS
 
     async def _fault(self) -> OrbitError | None:
         try:

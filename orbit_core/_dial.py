@@ -59,7 +59,7 @@ class DialedSocket(ClientConnection):
     """
 
     _receive: Callable[[bytes], None] | None = None
-    _resume: Callable[[], None] | None = None
+    _resume: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         """Take what `websockets.connect` gives."""
@@ -98,8 +98,7 @@ class DialedSocket(ClientConnection):
     def resume_writing(self) -> None:
         """Tell the link that the buffer has room again."""
         super().resume_writing()
-        if self._resume is not None:
-            self._resume()
+        self._resume()
 
     def process_event(self, event: Any) -> None:
         """Put messages together and hand them over; leave the rest to `websockets`."""

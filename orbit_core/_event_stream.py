@@ -1,7 +1,7 @@
 """Answer a listener with events for as long as it takes them."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, nullcontext
 
 import anyio
 from starlette.responses import Response
@@ -41,16 +41,20 @@ class EventStream(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        if connection is not None:
-            self._listeners[connection] = self._keys
-        try:
+        with nullcontext() if connection is None else self._listed(connection):
             async with open_tasks() as group:
                 group.start_soon(self._send_all, send, connection)
                 while (await receive())["type"] != "http.disconnect":
                     pass
+
+    @contextmanager
+    def _listed(self, connection: Connection) -> Iterator[None]:
+        """Have the bridge know whom it can cut."""
+        self._listeners[connection] = self._keys
+        try:
+            yield
         finally:
-            if connection is not None:
-                del self._listeners[connection]
+            del self._listeners[connection]
 
     async def _send_all(self, send: Send, connection: Connection | None) -> None:
         async with aclosing(self._chunks):

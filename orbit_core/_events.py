@@ -9,9 +9,7 @@ import re
 import secrets
 import sys
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from itertools import islice
 
 import anyio
 import attrs
@@ -80,8 +78,9 @@ class EventRing:
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._epoch = secrets.token_hex(4).encode()
-        self._kept: deque[_Kept] = deque()
+        self._kept: dict[int, _Kept] = {}
         self._bytes = 0
+        self._oldest = 1
         self._end = 0
         self.listeners = 0
         self._changed = anyio.Event()
@@ -100,23 +99,26 @@ class EventRing:
         encoded = b"%sdata: %s\n\n" % (self._id(self._end), document)
         now = time.monotonic()
         plugin, topic = sys.intern(notification.plugin), sys.intern(notification.topic)
-        self._kept.append(
-            _Kept(
-                notification.endpoint,
-                plugin,
-                topic,
-                notification.owner,
-                notification.host_owner if isinstance(notification, Received) else None,
-                encoded,
-                now,
-            )
+        self._kept[self._end] = _Kept(
+            notification.endpoint,
+            plugin,
+            topic,
+            notification.owner,
+            notification.host_owner if isinstance(notification, Received) else None,
+            encoded,
+            now,
         )
         self._bytes += len(encoded)
-        while self._kept and (
-            self._bytes > self._max_bytes or now - self._kept[0].time > self._max_seconds
-        ):
-            self._bytes -= len(self._kept.popleft().encoded)
+        self._drop(now)
         self._changed.set()
+
+    def _drop(self, now: float) -> None:
+        """Forget the oldest events, by bytes and by age."""
+        while self._kept and (
+            self._bytes > self._max_bytes or now - self._kept[self._oldest].time > self._max_seconds
+        ):
+            self._bytes -= len(self._kept.pop(self._oldest).encoded)
+            self._oldest += 1
 
     def _id(self, position: int) -> bytes:
         """Return the line that says how much a listener has heard."""
@@ -189,14 +191,15 @@ class EventRing:
 
     def _take(self, position: int, wanted: Filter) -> tuple[int, bytes]:
         """Return the next position and the encoded events up to it."""
-        start = self._end - len(self._kept)
+        start = self._oldest - 1
         gap = b""
         if position < start:
             gap = self._gap(start - position, start)
             position = start
-        batch = islice(self._kept, position - start, position - start + BATCH)
+        end = min(position + BATCH, self._end)
+        batch = (self._kept[number] for number in range(position + 1, end + 1))
         chosen = [kept.encoded for kept in batch if wanted.passes(kept)]
-        return min(position + BATCH, self._end), gap + b"".join(chosen)
+        return end, gap + b"".join(chosen)
 
     def _gap(self, lost: int | None, resumes_after: int) -> bytes:
         data = json.dumps({"topic": "gap", "data": {"lost": lost, "resumes_after": resumes_after}})

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -49,6 +49,42 @@ class Connection:
         """Tell whoever listens."""
         if self.on_lost is not None:
             self.on_lost()
+
+
+class _Joining:
+    """Send an answer's head with the body that follows in the same turn of the loop.
+
+    Together they are one packet and one record of TLS; uvicorn writes them one after the other.
+    """
+
+    __slots__ = ("_head", "_is_begun", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._is_begun = False
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._is_begun:
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
+        else:
+            self._is_begun = True
+            self._head = data
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._head and not self._transport.is_closing():
+            self._transport.write(self._head)
+        self._head = b""
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -140,6 +176,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.app = error_reply(_FULL) if busy else self.config.loaded_app
         self._head_arrived()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.transport is self.transport:
+            self.cycle.transport = cast("asyncio.Transport", _Joining(self.transport, self.loop))
 
     def _has_body(self) -> bool:
         return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)

@@ -8,35 +8,29 @@ while the socket is busy travel together; an idle socket sends at once.
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any, Protocol
-from urllib.parse import unquote
+from functools import partial
+from typing import Protocol
 
 import anyio
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp
 
 from ._frames import (
-    MESSAGE_LIMIT,
     Frame,
     Kind,
     ProtocolError,
     RequestHead,
-    ResponseHead,
-    frame_header,
-    message_header,
     split_message,
     unpack_count,
-    unpack_frame_header,
     unpack_map,
     unpack_request,
     unpack_response,
 )
+from ._messages import Messages
+from ._served import ServedCall, scope_of
 from ._stream import Stream
 from ._tasks import Starter
 from .errors import InternalError, OrbitError, TooManyCalls
-from .models import Principal, Role
 from .web import ResponseAborted
 
 logger = logging.getLogger(__name__)
@@ -44,21 +38,11 @@ logger = logging.getLogger(__name__)
 CALL_LIMIT = 1024
 """Calls in flight on one link, each way; one more is refused with 503."""
 
-QUEUE_HIGH = 2 * 1024 * 1024
-"""Bytes of queued frames from which body parts wait."""
-
-UNACKNOWLEDGED_HIGH = 16 * 1024 * 1024
-"""Bytes of unacknowledged messages from which body parts wait."""
-
 UNACKNOWLEDGED_LIMIT = 32 * 1024 * 1024
 """Bytes of queued and unacknowledged messages from which calls and events are refused."""
 
 HELD_LIMIT = 64 * 1024 * 1024
 """Bytes of queued and unacknowledged messages at which the link is given up."""
-
-ACK_MESSAGES = 32
-ACK_BYTES = 256 * 1024
-"""Messages or bytes received after which an acknowledgement is sent even if nothing else is."""
 
 ACK_DELAY = 0.2
 """Seconds after which even a single message is acknowledged, so that its sender can forget it."""
@@ -135,23 +119,13 @@ class Link:
         self._room = anyio.Event()
         self._flushed = anyio.Event()
         self._next_id = first_id
-        self._start_over()
-
-    def _start_over(self) -> None:
+        self._messages = Messages()
         self.is_broken = False
-        self._forget_messages()
-        self._acknowledged = 0
-        self.received = 0
-        self._received_bytes = 0
-        self._told = 0
-        self._is_late = False
 
-    def _forget_messages(self) -> None:
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._unacknowledged: deque[bytes] = deque()
-        self._unacknowledged_bytes = 0
-        self._resend = 0
+    @property
+    def received(self) -> int:
+        """Return how many messages have come: what the peer must know to go on."""
+        return self._messages.received
 
     @property
     def is_attached(self) -> bool:
@@ -165,12 +139,11 @@ class Link:
         """
         self.cut()
         try:
-            self._acknowledge(peer_received)
+            self._messages.go_on(peer_received)
         except ProtocolError as error:
             self._break(socket, error)
             return
-        self._resend = len(self._unacknowledged)
-        self._note_told()
+        self._room.set()
         self._socket = socket
         socket.listen(partial(self._receive, socket), partial(self._resume, socket))
         self._schedule()
@@ -195,11 +168,7 @@ class Link:
 
         Calls that were sent end with ``error``: nobody knows what became of them.
         """
-        parts = [*self._queue]
-        waiting = [
-            (*unpack_frame_header(header), payload)
-            for header, payload in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        waiting = self._messages.waiting()
         unsent = {stream for kind, stream, _, _ in waiting if kind == Kind.OPEN}
         unsent &= self.streams.keys()
         self._begin_anew(error, unsent)
@@ -212,7 +181,8 @@ class Link:
         for stream in [*self.streams.values(), *self.served.values()]:
             if stream.id not in spared:
                 stream.fail(error)
-        self._start_over()
+        self._messages = Messages()
+        self.is_broken = False
         self._room.set()
 
     def call(
@@ -223,7 +193,7 @@ class Link:
             raise TooManyCalls(
                 f"{CALL_LIMIT} calls are in flight already: try again", retry_after=1.0
             )
-        if self._queued + self._unacknowledged_bytes > UNACKNOWLEDGED_LIMIT:
+        if self._messages.held > UNACKNOWLEDGED_LIMIT:
             raise TooManyCalls("too much waits to be sent already: try again", retry_after=1.0)
         stream = Stream(self, self._next_id, deadline)
         self._next_id += 2
@@ -233,30 +203,28 @@ class Link:
 
     def send(self, kind: Kind, stream: int, payload: bytes, *, fin: bool = False) -> None:
         """Queue a frame; never waits."""
-        self._queue.append(frame_header(kind, stream, len(payload), fin=fin))
-        self._queue.append(payload)
-        self._queued += len(payload) + 16
-        if self._queued + self._unacknowledged_bytes > HELD_LIMIT:
+        self._messages.put(kind, stream, payload, fin=fin)
+        if self._messages.held > HELD_LIMIT:
             self._give_up()
         self._schedule()
 
     def send_event(self, payload: bytes) -> bool:
         """Queue a notification, unless too much waits already."""
-        if self._queued + self._unacknowledged_bytes > UNACKNOWLEDGED_LIMIT:
+        if self._messages.held > UNACKNOWLEDGED_LIMIT:
             return False
         self.send(Kind.EVENT, 0, payload)
         return True
 
     async def room(self) -> None:
         """Wait until few enough bytes are queued or unacknowledged for another body part."""
-        while self._queued > QUEUE_HIGH or self._unacknowledged_bytes > UNACKNOWLEDGED_HIGH:
+        while self._messages.is_full:
             if self._room.is_set():
                 self._room = anyio.Event()
             await self._room.wait()
 
     async def flush(self) -> None:
         """Wait until what is queued has been given to the socket, if there is one."""
-        while self._queue and self._socket is not None:
+        while self._messages.queued and self._socket is not None:
             if self._flushed.is_set():
                 self._flushed = anyio.Event()
             await self._flushed.wait()
@@ -277,7 +245,7 @@ class Link:
         """Let go of a link whose peer acknowledges nothing, and of what is held for it."""
         logger.warning("giving up a link: more than %d bytes wait for its peer", HELD_LIMIT)
         self.is_broken = True
-        self._forget_messages()
+        self._messages.forget()
         self._room.set()
         if self._socket is not None:
             self._socket.abort()
@@ -302,12 +270,14 @@ class Link:
         if socket is None:
             return
         try:
-            while not socket.is_busy and (message := self._next_message()) is not None:
+            while not socket.is_busy and (message := self._messages.next()) is not None:
                 socket.write(message)
         except SocketClosed:
             return
-        if not self._queue:
+        if not self._messages.queued:
             self._flushed.set()
+        if not self._messages.is_full:
+            self._room.set()
         if socket.is_busy and self._stall is None:
             self._watch(socket)
 
@@ -331,46 +301,9 @@ class Link:
             self._stall.cancel()
             self._stall = None
 
-    def _next_message(self) -> bytes | None:
-        if self._resend:
-            self._resend -= 1
-            return self._unacknowledged[-1 - self._resend]
-        if not self._queue:
-            return self._acknowledgement()
-        parts = [message_header(self.received)]
-        size = 0
-        while self._queue and size < MESSAGE_LIMIT:
-            parts.append(self._queue.popleft())
-            size += len(parts[-1])
-            parts.append(self._queue.popleft())
-            size += len(parts[-1])
-            self._queued -= len(parts[-1]) + 16
-        message = b"".join(parts)
-        self._note_told()
-        self._unacknowledged.append(message)
-        self._unacknowledged_bytes += len(message)
-        if self._queued <= QUEUE_HIGH:
-            self._room.set()
-        return message
-
-    def _acknowledgement(self) -> bytes | None:
-        if not (self._is_late or self._owes_acknowledgement()):
-            return None
-        self._note_told()
-        return message_header(self.received)
-
-    def _owes_acknowledgement(self) -> bool:
-        return self.received - self._told >= ACK_MESSAGES or self._received_bytes >= ACK_BYTES
-
-    def _note_told(self) -> None:
-        self._told = self.received
-        self._received_bytes = 0
-        self._is_late = False
-
     def _be_late(self) -> None:
         self._late = None
-        if self.received > self._told:
-            self._is_late = True
+        if self._messages.be_late():
             self._schedule()
 
     def _receive(self, socket: Socket, message: bytes) -> None:
@@ -388,27 +321,17 @@ class Link:
 
     def _take(self, message: bytes) -> None:
         acknowledged, frames = split_message(message)
-        self._acknowledge(acknowledged)
+        if self._messages.acknowledge(acknowledged):
+            self._room.set()
         empty = True
         for frame in frames:
             empty = False
             self._dispatch(frame)
         if not empty:
-            self.received += 1
-            self._received_bytes += len(message)
-            if self._owes_acknowledgement():
+            if self._messages.note_received(len(message)):
                 self._schedule()
             elif self._late is None:
                 self._late = self._loop.call_later(ACK_DELAY, self._be_late)
-
-    def _acknowledge(self, count: int) -> None:
-        if count > self._acknowledged + len(self._unacknowledged):
-            raise ProtocolError("the peer acknowledges what was never sent")
-        while self._acknowledged < count:
-            self._acknowledged += 1
-            self._unacknowledged_bytes -= len(self._unacknowledged.popleft())
-            self._room.set()
-        self._resend = min(self._resend, len(self._unacknowledged))
 
     def _dispatch(self, frame: Frame) -> None:
         match frame.kind:
@@ -456,11 +379,11 @@ class Link:
 
     async def _serve(self, stream: Stream, head: RequestHead) -> None:
         """Serve one of the peer's calls; a cancelled call cancels its handler."""
-        call = _ServedCall(stream)
+        call = ServedCall(stream)
         try:
             with anyio.CancelScope() as stream.scope:
                 if stream.error is None:
-                    await self._app(_scope(head), call.receive, call.send)
+                    await self._app(scope_of(head), call.receive, call.send)
         except ResponseAborted as aborted:
             reason = aborted.__cause__
             failed = InternalError("the handler failed after its response began")
@@ -480,61 +403,3 @@ class Link:
                     else "gave no whole answer"
                 )
                 stream.cancel(InternalError(f"the handler {unread}"))
-
-
-class _ServedCall:
-    """Be the two ASGI channels of a served call."""
-
-    __slots__ = ("_start", "_stream", "_told_end")
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._start: Message | None = None
-        self._told_end = False
-
-    async def receive(self) -> Message:
-        if self._told_end:
-            await anyio.sleep_forever()
-        body = await self._stream.read()
-        self._told_end = self._stream.at_end
-        return {"type": "http.request", "body": body, "more_body": not self._told_end}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._start = message
-            return
-        body, fin = message.get("body", b""), not message.get("more_body", False)
-        if self._start is not None:
-            head = ResponseHead(self._start["status"], list(self._start.get("headers", ())))
-            self._start = None
-            await self._stream.respond(head, body, fin=fin)
-        elif body or fin:
-            await self._stream.write(body, fin=fin)
-
-
-def _scope(head: RequestHead) -> Scope:
-    raw_path, _, query = head.target.partition(b"?")
-    path = raw_path.decode("ascii", "replace")
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": head.method,
-        "scheme": "http",
-        "path": unquote(path) if "%" in path else path,
-        "raw_path": raw_path,
-        "query_string": query,
-        "root_path": "",
-        "headers": head.headers,
-        "client": None,
-        "server": None,
-    }
-    stamp = head.meta.get("principal")
-    if stamp is not None:
-        scope["orbit.principal"] = _principal(*stamp)
-    return scope
-
-
-@lru_cache(maxsize=1024)
-def _principal(owner: str, role: str, endpoint: str | None) -> Principal:
-    return Principal(owner, Role(role), endpoint=endpoint)

@@ -45,7 +45,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     """
 
     _receive: Callable[[bytes], None] | None = None
-    _resume: Callable[[], None] | None = None
+    _resume: Callable[[], None] = staticmethod(lambda: None)
 
     @property
     def is_busy(self) -> bool:
@@ -80,9 +80,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(data)
 
     async def wait_closed(self) -> None:
-        """Wait until the peer is gone."""
-        while (await self.queue.get())["type"] != "websocket.disconnect":
-            pass
+        """Wait until the peer is gone; nothing else comes this way once somebody listens."""
+        await self.queue.get()
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -94,13 +93,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             await super().run_asgi()
         finally:
             del self.scope["orbit.socket"]  # type: ignore[typeddict-item]
-            self._receive = self._resume = None
+            self._receive, self._resume = None, SocketProtocol._resume
 
     def resume_writing(self) -> None:
         """Tell the link that the buffer has room again."""
         super().resume_writing()
-        if self._resume is not None:
-            self._resume()
+        self._resume()
 
     def handle_connect(self, event: Any) -> None:
         """Put the socket where the application finds it."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import closing
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
@@ -139,12 +140,14 @@ def events(
 ) -> None:
     """Follow the notifications, one a line."""
     seen = 0
-    with open_client(ctx) as bridge:
-        for event in bridge.events(endpoint=endpoint, plugin=plugin, topic=topic):
+    with (
+        open_client(ctx) as bridge,
+        closing(bridge.events(endpoint=endpoint, plugin=plugin, topic=topic)) as found,
+    ):
+        while seen != count:
+            event = next(found)
             seen += event.kind == "notification"
             _print_event(event, as_json)
-            if seen == count:
-                return
 
 
 def _print_event(event: Any, as_json: bool) -> None:

@@ -331,7 +331,9 @@ class AsyncBridgeClient:
 
     async def _listen(self, listening: anyio.Event) -> None:
         try:
-            async for event in self.events():
+            events = self.events()
+            while True:
+                event = await anext(events)
                 listening.set()
                 await self._dispatch(event)
         except OrbitError as error:

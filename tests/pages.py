@@ -15,7 +15,7 @@ BLOCK = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
 PATIENCE = 90.0
 
 WAIT = """
-wait_for() { until grep -q "$1" "$2"; do kill -0 $! || { cat "$2"; exit 1; }; sleep 0.05; done; }
+wait_for() { until grep -qs "$1" "$2"; do kill -0 $! || { cat "$2"; exit 1; }; sleep 0.05; done; }
 set -euo pipefail
 """
 

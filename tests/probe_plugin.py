@@ -1,5 +1,7 @@
 """Be the plugin that the tests of the core put on their endpoints."""
 
+import zlib
+
 import anyio
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
@@ -33,6 +35,7 @@ class ProbePlugin:
         return [
             Route("/echo", self.echo, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/sink", self.sink, methods=["POST"]),
+            Route("/sum", self.sum_up, methods=["POST"]),
             Route("/source", self.source),
             Route("/hang", self.hang, methods=["GET", "POST"]),
             Route("/trickle", self.trickle),
@@ -68,6 +71,14 @@ class ProbePlugin:
         async for chunk in request.stream():
             size += len(chunk)
         return JSONResponse({"size": size})
+
+    async def sum_up(self, request):
+        """Count the bytes of a body and take their checksum."""
+        size = checksum = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+        return JSONResponse({"size": size, "checksum": checksum})
 
     async def source(self, request):
         """Send as many parts as asked."""

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -68,6 +69,12 @@ class Site:
     def memory(self, name: str) -> int:
         """Return the bytes that a process has in memory."""
         return int(psutil.Process(self._running[name].pid).memory_info().rss)
+
+    def peak_memory(self, name: str) -> int:
+        """Return the most bytes that a process has had in memory."""
+        status = Path(f"/proc/{self._running[name].pid}/status").read_text()
+        (kibibytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+        return int(kibibytes) * 1024
 
     def client(self) -> AsyncBridgeClient:
         """Return a client that speaks for the administrator."""

@@ -439,15 +439,13 @@ async def test_an_endpoint_without_a_link_is_suspect_then_lost(deployment, admin
     endpoint.link.cut()
     seen = []
 
-    async def liveness():
+    async def is_gone():
         rows = (await admin.get("/endpoints")).json()["endpoints"]
         if rows and rows[0]["liveness"] not in seen:
             seen.append(rows[0]["liveness"])
         return not rows
 
-    with anyio.fail_after(5):
-        while not await liveness():
-            await anyio.sleep(0.005)
+    await until(is_gone)
     assert "suspect" in seen
 
 

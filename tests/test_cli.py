@@ -13,6 +13,7 @@ from orbit_core.errors import Forbidden, OrbitError, UnknownEndpoint
 from orbit_core.plugin_client import PluginClient
 from orbit_core.testing import ADMIN, ALICE
 from tests.offering import offer
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -79,9 +80,8 @@ async def test_events_are_followed_one_a_line(orbit, deployment, form):
     async with anyio.create_task_group() as group:
         group.start_soon(follow)
         async with deployment.client() as client:
-            while not found:
-                await client.request("POST", "/node/probe/notify", {"data": 1})
-                await anyio.sleep(0.01)
+            await until(lambda: deployment.bridge.ring.listeners)
+            await client.request("POST", "/node/probe/notify", {"data": 1})
     first, *_, last = found[0].splitlines()
     if form:
         assert json.loads(first)["topic"] == "topology"

@@ -1,3 +1,4 @@
+import json
 import sys
 from contextlib import aclosing
 
@@ -186,6 +187,19 @@ async def test_a_comment_that_keeps_an_event_stream_alive_is_no_event():
         assert [(await anext(heard)).kind for _ in range(2)] == ["topology", "notification"]
 
 
+async def test_a_gap_ends_no_callback_and_is_told_to_none():
+    gap, news = b'{"topic": "gap", "data": {}}', {"endpoint": "node", "plugin": "p", "topic": "t"}
+    notification = json.dumps({"topic": "notification", "data": {**news, "data": 1}}).encode()
+    content = b"data: %s\n\ndata: %s\n\n" % (gap, notification)
+    headers = {"Content-Type": "text/event-stream"}
+    inner = Failing(httpx.Response(200, headers=headers, content=content))
+    heard = []
+    async with AsyncBridgeClient.over(inner, "http://x") as client:
+        client.register_callback(None, None, None, lambda *found: heard.append(found))
+        await until(lambda: heard)
+    assert heard == [("node", "p", "t", 1)]
+
+
 async def test_an_event_stream_goes_on_where_it_broke(deployment, client):
     events = client.events(topic="news")
     assert (await anext(events)).kind == "topology"
@@ -235,6 +249,7 @@ async def test_a_bridge_that_was_restarted_tells_of_a_gap(tmp_path):
 
 
 FORGETFUL = """
+import json
 import sys
 from orbit_core import BridgeClient
 bridge = BridgeClient(sys.argv[1], token=sys.argv[2])

@@ -12,6 +12,7 @@ import pytest
 from orbit_core.testing import Deployment, open_deployment, open_plugin
 from tests.pages import run_page
 from tests.processes import quiet_port
+from tests.waiting import until
 
 # PSI/J leaves the pipe of a local job to the garbage collector.
 pytestmark = [
@@ -56,8 +57,7 @@ async def test_the_listener_hears_a_job(deployment: Deployment) -> None:
         async with anyio.create_task_group() as group, deployment.client() as bridge:
             group.start_soon(listen, await environment(deployment))
             psij: Any = await bridge.get_endpoint_client("node7").get_plugin("psij")
-            while not deployment.bridge.ring.listeners:
-                await anyio.sleep(0.01)
+            await until(lambda: deployment.bridge.ring.listeners)
             job = await psij.submit_job({"executable": "/bin/true"})
             await psij.wait_job(job["job_id"])
     assert said[0].startswith("connected: node7\nnode7 psij job_status {")

@@ -43,7 +43,6 @@ class Busy:
         self.context = context
         self.settings = context.settings(BusySettings)
         self.steps: list[str] = []
-        self.end = anyio.Event()
 
     @hookimpl
     def register_routes(self, context: Any) -> None:
@@ -51,7 +50,6 @@ class Busy:
         context.background(self.fail)
         context.on_stop(self.stop)
         context.on_stop(self.fail)
-        context.on_stop(self.dawdle)
 
     async def work(self, step: str) -> None:
         self.steps.append(step)
@@ -64,12 +62,27 @@ class Busy:
         self.steps.append("fail")
         raise OrbitError("broken on purpose")
 
-    async def dawdle(self) -> None:
-        self.steps.append("dawdle")
-        await self.end.wait()
-
     async def stop(self) -> None:
         await self.context.documents.put("last", "words")
+        self.steps.append("stop")
+
+
+class Dawdler:
+    """Never let go."""
+
+    def __init__(self, context: Any, instance: str) -> None:
+        self.steps: list[str] = []
+
+    @hookimpl
+    def register_routes(self, context: Any) -> None:
+        context.on_stop(self.stop)
+        context.on_stop(self.dawdle)
+
+    async def dawdle(self) -> None:
+        self.steps.append("dawdle")
+        await anyio.sleep_forever()
+
+    async def stop(self) -> None:
         self.steps.append("stop")
 
 
@@ -166,9 +179,7 @@ async def test_a_context_lends_what_the_host_has(host, tmp_path):
 async def test_a_plugin_gets_its_own_settings(host):
     await load(host, "busy", busy={"queue": "debug"}, notes={"queue": 1})
 
-    plugin = host.plugins.served["busy"].plugin
-    plugin.end.set()
-    assert plugin.settings == BusySettings("debug", 3)
+    assert host.plugins.served["busy"].plugin.settings == BusySettings("debug", 3)
 
 
 @pytest.mark.parametrize(
@@ -186,26 +197,34 @@ async def test_bad_settings_keep_a_plugin_from_being_served(host, own, fault):
     assert host.plugins.statuses[0].reason == reason
 
 
-async def test_a_host_ends_in_order_whatever_its_plugins_do(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(host_module, "STOP_TIMEOUT", 0.02)
+async def test_a_host_ends_in_order_whatever_its_plugins_do(tmp_path, caplog):
     async with open_host("node", LOGIN, tmp_path) as host:
         await load(host, "busy", "notes")
         plugin = host.plugins.served["busy"].plugin
         await until(lambda: len(plugin.steps) == 2)
 
-    assert plugin.steps == ["work", "fail", "dawdle", "fail", "stop", "cancelled"]
+    assert plugin.steps == ["work", "fail", "fail", "stop", "cancelled"]
     messages = [record.getMessage() for record in caplog.records]
     assert messages.count("plugin busy failed in the background") == 2
-    assert "plugin busy did not let go within 0 s" in messages
     async with open_host("node", LOGIN, tmp_path) as host:
         assert await host.store.space("plugin/busy").get("last") == "words"
+
+
+async def test_a_plugin_that_does_not_let_go_keeps_no_other_from_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(host_module, "STOP_TIMEOUT", 0.02)
+    async with open_host("node", LOGIN, tmp_path) as host:
+        available = {"dawdler": entry("dawdler", "tests.test_host:Dawdler")}
+        await host.load(["dawdler"], settings={}, hub=None, available=available)
+        plugin = host.plugins.served["dawdler"].plugin
+
+    assert plugin.steps == ["dawdle", "stop"]
+    assert caplog.messages == ["plugin dawdler did not let go within 0 s"]
 
 
 async def test_a_host_that_is_cancelled_still_lets_its_plugins_write(tmp_path):
     with anyio.CancelScope() as scope:
         async with open_host("node", LOGIN, tmp_path) as host:
             await load(host, "busy")
-            host.plugins.served["busy"].plugin.end.set()
             scope.cancel()
 
     async with open_host("node", LOGIN, tmp_path) as host:

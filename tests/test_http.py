@@ -7,7 +7,7 @@ import pytest
 
 from orbit_core import _http
 from orbit_core._http import HttpProtocol
-from orbit_core._server import SocketProtocol
+from orbit_core._server import SocketProtocol, serve
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import open_deployment
 from tests.asking import fault, opened
@@ -115,6 +115,86 @@ async def test_what_is_no_http_is_answered_with_the_error_document(deployment, r
             "code": "bad_request",
         },
     )
+
+
+class Recording:
+    """Be a transport, and keep what is written to it."""
+
+    def __init__(self, transport, written):
+        self.transport = transport
+        self.written = written
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, data):
+        self.written.append(data)
+        self.transport.write(data)
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Return a list to which each write to a connection is added."""
+    found = []
+    connect = HttpProtocol.connection_made
+    monkeypatch.setattr(
+        HttpProtocol,
+        "connection_made",
+        lambda protocol, transport: connect(protocol, Recording(transport, found)),
+    )
+    return found
+
+
+class Answering:
+    """Answer with a head, and with a body when that is let go."""
+
+    def __init__(self):
+        self.is_free = anyio.Event()
+
+    async def __call__(self, scope, receive, send):
+        length = (b"content-length", b"4")
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        if not self.is_free.is_set():
+            await self.is_free.wait()
+        await send({"type": "http.response.body", "body": b"body"})
+
+
+async def ask(url):
+    stream = await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+    await stream.send(GET + b"\r\n")
+    return stream
+
+
+async def test_a_head_leaves_with_the_body_that_follows_at_once(written):
+    app = Answering()
+    app.is_free.set()
+    with anyio.fail_after(10):
+        async with serve(app, BridgeConfig(port=0)) as url, await ask(url) as stream:
+            found = await stream.receive()
+    assert found.endswith(b"\r\n\r\nbody")
+    assert written == [found]
+
+
+async def test_a_head_does_not_wait_for_a_body_that_comes_later():
+    app = Answering()
+    with anyio.fail_after(10):
+        async with serve(app, BridgeConfig(port=0)) as url, await ask(url) as stream:
+            assert (await stream.receive()).endswith(b"\r\n\r\n")
+            app.is_free.set()
+            assert await stream.receive() == b"body"
+
+
+async def test_a_body_that_waits_to_be_asked_for_is_asked_for(deployment):
+    token = await deployment.token()
+    head = b"POST /node/probe/sink HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+    async with await connected(deployment) as stream:
+        await stream.send(head % token.encode() + b"Expect: 100-continue\r\n")
+        await stream.send(b"Content-Length: 4\r\n\r\n")
+        assert await stream.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await stream.send(b"body")
+        answer = await stream.receive()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b'{"size":4}')
 
 
 async def test_a_bridge_with_too_many_connections_says_so(tmp_path):

@@ -81,14 +81,13 @@ class Clients:
         """Wait until every endpoint is seen, answers, and is heard."""
         before = self.answered.copy()
         with anyio.fail_after(PATIENCE):
-            while self.present != EVERYBODY or any(
-                self.answered[name] == before[name] for name in EVERYBODY
-            ):
-                await anyio.sleep(0.01)
+            await until(lambda: self.present == EVERYBODY, PATIENCE)
+            await until(
+                lambda: all(self.answered[name] > before[name] for name in EVERYBODY), PATIENCE
+            )
             for number, name in enumerate(sorted(EVERYBODY)):
                 await self._bridge.request("POST", f"/{name}/probe/notify", {"data": number})
-            while len(self.news) < len(EVERYBODY):
-                await anyio.sleep(0.01)
+            await until(lambda: len(self.news) >= len(EVERYBODY), PATIENCE)
 
 
 async def test_everybody_is_back_after_a_kill_of_the_bridge_and_every_job_ran_once(site, tmp_path):

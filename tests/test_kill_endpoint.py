@@ -98,9 +98,11 @@ IN_FLIGHT = re.compile(r"^orbit_calls_in_flight (\S+)$", re.MULTILINE)
 
 async def until_in_flight(http, count):
     """Wait until the bridge is relaying so many calls."""
-    with anyio.fail_after(20):
-        while float(IN_FLIGHT.search((await http.get("/metrics")).text)[1]) != count:
-            await anyio.sleep(0.01)
+
+    async def are_in_flight():
+        return float(IN_FLIGHT.search((await http.get("/metrics")).text)[1]) == count
+
+    await until(are_in_flight, 20)
 
 
 async def start_callers(group, callers, http):

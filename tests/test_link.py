@@ -24,10 +24,10 @@ from orbit_core._frames import (
 from orbit_core._link import (
     CALL_LIMIT,
     HELD_LIMIT,
-    UNACKNOWLEDGED_HIGH,
     UNACKNOWLEDGED_LIMIT,
     Link,
 )
+from orbit_core._messages import UNACKNOWLEDGED_HIGH
 from orbit_core._stream import WINDOW
 from orbit_core.errors import (
     ConnectionLost,
@@ -154,6 +154,19 @@ async def test_cancelling_a_call_cancels_its_handler_and_tells_why():
             await stream.response()
         stream.cancel(ConnectionLost("again"))
         assert not links.endpoint.served
+
+
+async def test_a_call_that_is_cancelled_at_once_reaches_no_handler():
+    entered = []
+
+    async def app(scope, receive, send):
+        entered.append(scope["path"])
+        await echo(scope, receive, send)
+
+    async with pair(app) as links:
+        links.bridge.call(head(b"/first"), b"", fin=True).cancel(ConnectionLost("it left"))
+        await whole(links.bridge.call(head(b"/next"), b"", fin=True))
+    assert entered == ["/next"]
 
 
 async def test_a_call_without_a_sign_of_an_answer_ends_at_its_deadline():
@@ -304,7 +317,7 @@ async def test_what_arrived_is_acknowledged_and_dropped():
             links.endpoint.send(Kind.EVENT, 0, b"%d" % number)
             await anyio.lowlevel.checkpoint()
         await until(lambda: len(links.heard) == 200)
-        await until(lambda: len(links.endpoint._unacknowledged) < 64)
+        await until(lambda: len(links.endpoint._messages._unacknowledged) < 64)
 
 
 async def test_a_new_link_ends_the_calls_and_forgets_what_waits():
@@ -368,7 +381,7 @@ async def test_a_handler_of_an_ended_call_cannot_answer_a_later_one():
         await until(lambda: links.endpoint.served)
         links.endpoint.reset(ConnectionLost("the bridge was restarted"))
         await until(lambda: told)
-        assert not links.endpoint._queue
+        assert not links.endpoint._messages._queue
 
 
 async def test_notifications_are_refused_when_megabytes_wait():
@@ -418,9 +431,9 @@ async def test_a_body_waits_for_a_peer_that_gives_credit_but_acknowledges_nothin
                 group.start_soon(partial(stream.write, LARGE, fin=True))
         await until(lambda: peer.taken > UNACKNOWLEDGED_HIGH)
         await anyio.wait_all_tasks_blocked()
-        assert link._unacknowledged_bytes + link._queued < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
+        assert link._messages.held < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
         assert not link.is_broken
-        peer.say(received=len(link._unacknowledged))
+        peer.say(received=len(link._messages._unacknowledged))
         before = peer.taken
         await until(lambda: peer.taken > before)
         group.cancel_scope.cancel()
@@ -435,7 +448,7 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
             link.send(Kind.TOPOLOGY, 0, bytes(2**20))
             await anyio.lowlevel.checkpoint()
         assert link.is_broken
-        assert link._unacknowledged_bytes + link._queued < 2**21
+        assert link._messages.held < 2**21
         assert peer is None or peer.wire.is_closed
         group.cancel_scope.cancel()
     assert "giving up a link" in caplog.text
@@ -443,13 +456,46 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
 
 async def test_flushing_waits_until_the_socket_has_everything():
     async with pair() as links:
+        near, far = links.wires
+        near.size, far.is_held = 1, True
+        links.endpoint.send(Kind.EVENT, 0, b"first")
+        await until(lambda: near.is_busy)
         links.endpoint.send(Kind.EVENT, 0, b"last")
         async with anyio.create_task_group() as group:
             group.start_soon(links.endpoint.flush)
             group.start_soon(links.endpoint.flush)
-        await until(lambda: links.heard)
+            await anyio.wait_all_tasks_blocked()
+            assert far.waiting
+            far.is_held = False
+            far.flow()
+        await until(lambda: len(links.heard) == 2)
         links.endpoint.cut()
         await links.endpoint.flush()
+
+
+async def test_the_room_of_a_socket_that_was_left_is_none_of_the_next_one():
+    async with pair() as links:
+        left, _ = links.wires
+        await links.reconnect(size=0)
+        links.endpoint.send(Kind.EVENT, 0, b"waits")
+        await anyio.wait_all_tasks_blocked()
+        stall = links.endpoint._stall
+        assert stall is not None
+        left.resume()
+        assert links.endpoint._stall is stall
+
+
+async def test_an_empty_part_that_ends_nothing_is_not_sent():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200})
+        for body in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async with pair(app) as links:
+        stream = links.bridge.call(head(), b"", fin=True)
+        await stream.response()
+        assert [await stream.read() for _ in range(3)] == [b"one", b"two", b""]
 
 
 async def test_a_socket_that_takes_nothing_is_cut(monkeypatch):
@@ -540,4 +586,4 @@ async def test_a_single_message_is_acknowledged_before_long(monkeypatch):
     async with pair() as links:
         links.bridge.send_event(b"news")
         await until(lambda: links.heard)
-        await until(lambda: not links.bridge._unacknowledged)
+        await until(lambda: not links.bridge._messages._unacknowledged)

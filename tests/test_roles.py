@@ -21,7 +21,7 @@ SYSINFO = "orbit_sysinfo.plugin:SysInfoPlugin"
 
 # What each caller hears from each route. Alice owns both endpoints, of which `open` is shared, and
 # the session and the job that a path names; no endpoint is called as `{name}` says. The codes are
-# `unauthorized`, `forbidden` and `unknown_route` where no other is named.
+# `unauthorized`, `forbidden` and `unknown_route` where no other is named; `*` is each plugin.
 TABLE = """
 ROUTE                                             nobody wrong revoked endpoint alice bob  admin
 GET    /                                          200    200   200     200      200   200  200
@@ -56,13 +56,13 @@ POST   /node/notes/add/{sid}                      401    401   401     403      
 GET    /node/notes/notes/{sid}                    401    401   401     403      200   403  200
 
 GET    /open/plugins                              401    401   401     403      200   200  200
-POST   /open/psij/register_session                401    401   401     403      200   200  200
-POST   /open/psij/unregister_session/{sid}        401    401   401     403      200   403  200
-GET    /open/psij/list_sessions                   401    401   401     403      200   200  200
-GET    /open/psij/version                         401    401   401     403      200   200  200
-GET    /open/psij/health                          401    401   401     403      200   200  200
-GET    /open/psij/ui_config                       401    401   401     403      200   200  200
-GET    /open/psij/ui_module                       401    401   401     403      404   404  404
+POST   /open/*/register_session                   401    401   401     403      200   200  200
+POST   /open/*/unregister_session/{sid}           401    401   401     403      200   403  200
+GET    /open/*/list_sessions                      401    401   401     403      200   200  200
+GET    /open/*/version                            401    401   401     403      200   200  200
+GET    /open/*/health                             401    401   401     403      200   200  200
+GET    /open/*/ui_config                          401    401   401     403      200   200  200
+GET    /open/*/ui_module                          401    401   401     403      404   404  404
 POST   /open/psij/submit/{sid}                    401    401   401     403      200   403  200
 GET    /open/psij/status/{sid}/{job_id}           401    401   401     403      200   403  200
 GET    /open/psij/list_jobs/{sid}                 401    401   401     403      200   403  200
@@ -70,13 +70,6 @@ POST   /open/psij/cancel/{sid}/{job_id}           401    401   401     403      
 GET    /open/psij/output/{sid}/{job_id}           401    401   401     403      200   403  200
 GET    /open/psij/executors                       401    401   401     403      200   200  200
 
-POST   /open/sysinfo/register_session             401    401   401     403      200   200  200
-POST   /open/sysinfo/unregister_session/{sid}     401    401   401     403      200   403  200
-GET    /open/sysinfo/list_sessions                401    401   401     403      200   200  200
-GET    /open/sysinfo/version                      401    401   401     403      200   200  200
-GET    /open/sysinfo/health                       401    401   401     403      200   200  200
-GET    /open/sysinfo/ui_config                    401    401   401     403      200   200  200
-GET    /open/sysinfo/ui_module                    401    401   401     403      404   404  404
 GET    /open/sysinfo/homedir                      401    401   401     403      200   200  200
 GET    /open/sysinfo/host_role                    401    401   401     403      200   200  200
 GET    /open/sysinfo/metrics/{sid}                401    401   401     403      200   403  200
@@ -92,8 +85,11 @@ CODES = {"401": "401:unauthorized", "403": "403:forbidden", "404": "404:unknown_
 
 _, *CALLERS = TABLE.split("\n")[1].split()
 EXPECTED = {
-    (method, path): dict(zip(CALLERS, (CODES.get(cell, cell) for cell in cells), strict=True))
+    (method, path.replace("*", plugin)): dict(
+        zip(CALLERS, (CODES.get(cell, cell) for cell in cells), strict=True)
+    )
     for method, path, *cells in (line.split() for line in TABLE.split("\n")[2:] if line)
+    for plugin in ("psij", "sysinfo")
 }
 
 

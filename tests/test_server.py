@@ -1,13 +1,18 @@
 import asyncio
 import socket
 import ssl
+from contextlib import asynccontextmanager
 
 import anyio
 import httpx
 import pytest
 import trustme
+from websockets.frames import Frame, Opcode
 
 from orbit_core import _http, _proxy
+from orbit_core._codec import to_data
+from orbit_core._frames import Kind, frame_header, message_header, pack_value
+from orbit_core._registry import Hello
 from orbit_core._server import unsent_bytes
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
@@ -16,6 +21,7 @@ from orbit_core.endpoint import open_endpoint
 from orbit_core.errors import ConfigError, ConnectionLost
 from orbit_core.models import HostInfo, HostRole
 from orbit_core.testing import ALICE, open_deployment
+from tests.joining import endpoint_token
 from tests.probe_plugin import PROBE
 from tests.waiting import until
 
@@ -75,6 +81,71 @@ async def test_a_head_that_never_ends_is_closed_and_others_are_served(tmp_path, 
         async with httpx.AsyncClient() as client:
             assert (await client.get(deployment.url + "/health")).status_code == 200
         assert await closed(slow) == b""
+
+
+@asynccontextmanager
+async def joining_by_hand(deployment, key=b"MDEyMzQ1Njc4OWFiY2RlZg=="):
+    """Send a handshake and yield the connection."""
+    head = (
+        b"GET /register HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\nAuthorization: Bearer %s\r\n"
+        b"orbit-endpoint: hasty\r\norbit-process: p1\r\norbit-link-version: 1\r\n\r\n"
+    )
+    token = await endpoint_token(deployment)
+    async with await connected(deployment) as stream:
+        await stream.send(head % (key, token.encode()))
+        yield stream
+
+
+def hello():
+    payload = pack_value(to_data(Hello()))
+    content = message_header(0) + frame_header(Kind.HELLO, 0, len(payload)) + payload
+    return Frame(Opcode.BINARY, content).serialize(mask=True)
+
+
+BYE = Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    ("sent", "count", "end"),
+    [(hello(), 1, "joins from 127.0.0.1"), (hello() + BYE, 2, "is lost")],
+    ids=["hello", "hello and goodbye"],
+)
+async def test_what_an_endpoint_says_before_anybody_listens_is_heard(
+    tmp_path, monkeypatch, caplog, sent, count, end
+):
+    caplog.set_level("INFO")
+    config = BridgeConfig(port=0, plugins=[], grace=0.1)
+    async with open_deployment(tmp_path, config=config) as deployment:
+        registry = deployment.bridge.registry
+        carry = registry.carry
+
+        async def carry_late(member, socket, received):
+            await until(lambda: socket.queue.qsize() >= count)
+            await carry(member, socket, received)
+
+        monkeypatch.setattr(registry, "carry", carry_late)
+        async with joining_by_hand(deployment) as stream:
+            assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
+            await stream.send(sent)
+            await until(lambda: f"endpoint hasty {end}" in caplog.text)
+
+
+async def test_a_handshake_that_is_none_is_refused(tmp_path):
+    async with (
+        open_deployment(tmp_path) as deployment,
+        joining_by_hand(deployment, key=b"short") as stream,
+    ):
+        assert (await closed(stream)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_bridge_serves_where_the_system_knows_no_user_timeout(tmp_path, monkeypatch):
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+    async with (
+        open_deployment(tmp_path) as deployment,
+        deployment.client() as client,
+    ):
+        assert await client.whoami()
 
 
 async def test_a_second_head_that_never_ends_is_closed_too(tmp_path, monkeypatch):

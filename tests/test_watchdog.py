@@ -5,7 +5,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orbit_core._watchdog import STALL, watch_loop
+from orbit_core._watchdog import BEAT, STALL, watch_loop
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def test_who_blocks_the_loop_is_logged_once_with_the_stack_while_it_happen
 async def test_each_stall_is_logged(heard):
     async with watch_loop():
         for _ in range(2):
-            await anyio.sleep(0.1)
+            await anyio.sleep(2 * BEAT)
             heard.something.clear()
             await block_until(heard.something)
     assert len(heard.said) == 2

@@ -2,7 +2,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import anyio
 import attrs
 import httpx
 import orbit_psij.plugin  # here, since an import reads files, which blocks
+import psutil
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -34,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     pipe = "unclosed file <_io.BufferedReader"
     config.addinivalue_line("filterwarnings", f"ignore:{pipe}:ResourceWarning")
     warnings.filterwarnings("ignore", pipe, ResourceWarning)  # between and after the tests
+
+
+async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not (await found if isinstance(found := condition(), Awaitable) else found):
+            await anyio.sleep(0.01)
 
 
 @attrs.define(eq=False)
@@ -78,6 +85,12 @@ class User:
             job_id, lambda found: found["state"] in ("COMPLETED", "FAILED", "CANCELED")
         )
 
+    async def until_gone(self, job_id: str) -> None:
+        async def is_gone() -> bool:
+            return (await self.get(f"status/{self.sid}/{job_id}")).status_code != 200
+
+        await _until(is_gone)
+
     async def until_prints(self, job_id: str, text: str) -> dict[str, Any]:
         return await self.until(job_id, lambda found: text in found["stdout"])
 
@@ -121,6 +134,25 @@ def open_user() -> Opener:
 async def user(tmp_path: Path) -> AsyncIterator[User]:
     async with _open(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool | Awaitable[bool]]], Awaitable[None]]:
+    """Wait for a condition, plain or asynchronous, looking again and again until a deadline."""
+    return _until
+
+
+@pytest.fixture
+def has_ended() -> Callable[[int | str], bool]:
+    """Tell whether a process is no more, reaped or not by whoever inherited it."""
+
+    def look(pid: int | str) -> bool:
+        try:
+            return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    return look
 
 
 @pytest.fixture

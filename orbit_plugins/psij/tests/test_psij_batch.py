@@ -192,14 +192,14 @@ async def test_a_cancellation_is_repeated_once_the_scheduler_answers(
     assert (await user.until_over(job))["state"] == "CANCELED"
 
 
-async def test_closing_a_session_cancels_its_batch_jobs(open_user: Opener, slurm: Any) -> None:
+async def test_closing_a_session_cancels_its_batch_jobs(
+    open_user: Opener, slurm: Any, until: Any
+) -> None:
     async with open_user() as user:
         job = await user.submit("sleep 300")
         await user.until(job, "ACTIVE")
         await user.client.unregister_session()
-        with anyio.fail_after(PATIENCE):
-            while slurm.jobs()["1000"]["state"] != "CANCELLED":
-                await anyio.sleep(0.02)
+        await until(lambda: slurm.jobs()["1000"]["state"] == "CANCELLED")
 
 
 async def test_what_the_scheduler_refuses_is_told_in_its_words(user: User) -> None:
@@ -423,16 +423,14 @@ async def test_an_array_whose_elements_were_all_over_ends_after_a_restart(
 
 
 async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
-    open_user: Opener, slurm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_user: Opener, slurm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, until: Any
 ) -> None:
     async with open_user() as user:
         job = await user.submit("true", custom_attributes={"slurm.hold": True})
     change_record(tmp_path, job["job_id"], native_id=None, state="NEW")
     (slurm.folder / "down").touch()
     async with open_user() as user:
-        with anyio.fail_after(PATIENCE):
-            while "jobs of before are not found yet" not in caplog.text:
-                await anyio.sleep(0.02)
+        await until(lambda: "jobs of before are not found yet" in caplog.text)
         (slurm.folder / "down").unlink()
         assert (await user.until(job, "QUEUED"))["native_id"] == "1000"
 

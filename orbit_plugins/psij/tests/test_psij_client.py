@@ -215,7 +215,9 @@ async def test_a_job_that_asks_for_a_queue_goes_to_the_scheduler(
         assert f"--{option} " in slurm.jobs()["1000"]["argv"]
 
 
-async def test_waiting_shows_a_line_for_each_state(run_beside_slurm: Shell, slurm: Any) -> None:
+async def test_waiting_shows_a_line_for_each_state(
+    run_beside_slurm: Shell, slurm: Any, until: Any
+) -> None:
     gate = slurm.folder / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.02; done; echo out"
     submitted = await run_beside_slurm(
@@ -229,9 +231,7 @@ async def test_waiting_shows_a_line_for_each_state(run_beside_slurm: Shell, slur
 
     async with anyio.create_task_group() as group:
         group.start_soon(wait)
-        with anyio.fail_after(20):
-            while slurm.jobs()["1000"]["state"] != "RUNNING":
-                await anyio.sleep(0.02)
+        await until(lambda: slurm.jobs()["1000"]["state"] == "RUNNING")
         gate.touch()
     assert waits[0].stdout == f"{job_id} COMPLETED\nexit code 0\nout\n"
     assert set(waits[0].stderr.splitlines()) <= {

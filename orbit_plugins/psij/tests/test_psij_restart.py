@@ -4,21 +4,19 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
 import pytest
-from anyio.abc import Process
 
 from orbit_core.testing import BOB
 
 pytestmark = pytest.mark.anyio
 
 ENDPOINT = """
-import json, pathlib, sys, anyio
+import json, pathlib, signal, sys, anyio
 from orbit_core.testing import open_plugin
 
 async def main():
@@ -34,6 +32,7 @@ async def main():
                 print(json.dumps(reply.json()), flush=True)
             await anyio.sleep_forever()
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 anyio.run(main)
 """
 
@@ -50,19 +49,18 @@ async def run_and_kill(
     found: list[dict[str, Any]] = []
     async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
         assert process.stdout is not None
-        text = b""
-        with anyio.fail_after(30):
-            while text.count(b"\n") < len(specs):
-                text += await process.stdout.receive()
-        found = [json.loads(line) for line in text.splitlines()]
-        os.killpg(process.pid, number)
-        await _gone(process)
+        try:
+            text = b""
+            with anyio.fail_after(30):
+                while text.count(b"\n") < len(specs):
+                    text += await process.stdout.receive()
+                found = [json.loads(line) for line in text.splitlines()]
+                os.killpg(process.pid, number)
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
     return found
-
-
-async def _gone(process: Process) -> None:
-    with anyio.fail_after(20):
-        await process.wait()
 
 
 RECORD = "space = ? AND key = ?"
@@ -86,14 +84,6 @@ def forget(directory: Path, space: str) -> None:
     connection.close()
 
 
-def has_ended(pid: int | str) -> bool:
-    """Tell whether a process is no more, reaped or not by whoever inherited it."""
-    try:
-        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def mark_of(directory: Path, job_id: str, kind: str) -> Path:
     return Path(f"{directory}/plugins/psij/output/lab/{job_id}.{kind}")
 
@@ -113,12 +103,6 @@ def undo_start(directory: Path, job_id: str, **changes: Any) -> None:
     change_record(directory, job_id, state="NEW", native_id=None, exit_code=None, **changes)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_job_outlives_its_endpoint_and_is_found_again(
     tmp_path: Path, open_user: Any, number: signal.Signals
@@ -136,7 +120,7 @@ async def test_a_job_outlives_its_endpoint_and_is_found_again(
 
 
 async def test_a_job_that_ended_meanwhile_has_its_true_exit_code(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any
 ) -> None:
     gate = tmp_path / "gate"
     script = f"until [ -e {gate} ]; do sleep 0.02; done; echo late; exit"
@@ -158,7 +142,9 @@ async def test_a_finished_job_is_not_announced_again(tmp_path: Path, open_user: 
         assert user.heard(job_id) == []
 
 
-async def test_a_job_that_vanished_is_failed_and_says_so(tmp_path: Path, open_user: Any) -> None:
+async def test_a_job_that_vanished_is_failed_and_says_so(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
     os.killpg(int(job["native_id"]), signal.SIGKILL)
@@ -178,7 +164,7 @@ async def test_a_job_found_again_can_vanish_later(tmp_path: Path, open_user: Any
 
 
 async def test_a_process_that_got_a_jobs_number_is_not_the_job(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
@@ -189,7 +175,7 @@ async def test_a_process_that_got_a_jobs_number_is_not_the_job(
 
 
 async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
-    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch, until: Any
 ) -> None:
     monkeypatch.setattr("orbit_psij.jobs.CANCEL_GRACE", 0.05)
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
@@ -205,7 +191,7 @@ async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
 
 
 async def test_a_job_found_again_is_cancelled_with_its_children(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300 & echo up; wait")])
     async with open_user(tmp_path) as user:
@@ -216,7 +202,9 @@ async def test_a_job_found_again_is_cancelled_with_its_children(
         await until(lambda: all(has_ended(child.pid) for child in children))
 
 
-async def test_a_cancellation_is_carried_on_after_a_restart(tmp_path: Path, open_user: Any) -> None:
+async def test_a_cancellation_is_carried_on_after_a_restart(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
     change_record(tmp_path, job["job_id"], cancel_requested=True)
     async with open_user(tmp_path) as user:
@@ -266,7 +254,9 @@ async def test_a_job_cancelled_before_it_started_is_not_started(
     assert (tmp_path / "count").read_text() == "x\n"
 
 
-async def test_of_two_starts_the_first_one_is_the_job(tmp_path: Path, open_user: Any) -> None:
+async def test_of_two_starts_the_first_one_is_the_job(
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
+) -> None:
     """A start that the dying endpoint began, and its successor's: the script itself decides."""
     gate = tmp_path / "gate"
     script = f"echo x >>{tmp_path}/count; until [ -e {gate} ]; do sleep 0.02; done; exit 4"
@@ -298,7 +288,7 @@ async def test_a_submit_repeated_after_a_kill_is_the_same_job(
 
 
 async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     running, over = await run_and_kill(tmp_path, [shell("sleep 300"), shell("true")])
     await until(lambda: exists(tmp_path, over, "exit"))
@@ -309,7 +299,7 @@ async def test_jobs_whose_session_is_gone_are_ended_and_deleted(
 
 
 async def test_a_session_of_the_same_id_does_not_get_somebody_elses_jobs(
-    tmp_path: Path, open_user: Any
+    tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo secret; sleep 300")])
     await until(lambda: exists(tmp_path, job, "start"))
@@ -350,6 +340,7 @@ async def test_states_are_written_after_the_disk_came_back(
     open_user: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    until: Any,
 ) -> None:
     monkeypatch.setattr("orbit_psij.journal.RETRY_DELAY", 0.05)
     async with open_user(tmp_path) as user:

@@ -3,7 +3,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import orbit_psij.jobs
 import orbit_psij.retention
@@ -23,18 +22,6 @@ async def finished(user: Any, script: str = "echo out", **spec: Any) -> str:
     job_id = str(await user.submit(script, **spec))
     await user.until_over(job_id)
     return job_id
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.sleep(0.01)
-
-
-async def until_gone(user: Any, job_id: str) -> None:
-    with anyio.fail_after(20):
-        while (await user.get(f"status/lab/{job_id}")).status_code == 200:
-            await anyio.sleep(0.01)
 
 
 async def listed(user: Any) -> list[str]:
@@ -68,7 +55,7 @@ async def test_a_session_keeps_only_so_many_jobs_that_are_over(
     async with open_user(tmp_path, keep_jobs_count=1) as user:
         running = await user.submit("sleep 300")
         old, new = await finished(user), await finished(user)
-        await until_gone(user, old)
+        await user.until_gone(old)
         assert fault(await user.get(f"status/lab/{old}")) == EXPIRED
         assert await listed(user) == [running, new]
         await user.post(f"unregister_session/{user.sid}")
@@ -81,9 +68,9 @@ async def test_the_oldest_expired_jobs_are_unknown_at_last(
     monkeypatch.setattr(orbit_psij.retention, "EXPIRED_KEPT", 1)
     async with open_user(tmp_path, keep_jobs_count=0) as user:
         first = await user.submit("true")
-        await until_gone(user, first)
+        await user.until_gone(first)
         second = await user.submit("true")
-        await until_gone(user, second)
+        await user.until_gone(second)
         assert fault(await user.get(f"status/lab/{second}")) == EXPIRED
         assert fault(await user.get(f"status/lab/{first}")) == (404, "unknown_job")
 
@@ -121,7 +108,7 @@ async def test_a_key_is_free_again_when_its_time_is_over(
 
 @pytest.mark.usefixtures("hasty")
 async def test_jobs_are_let_go_after_the_disk_came_back(
-    tmp_path: Path, open_user: Any, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, open_user: Any, caplog: pytest.LogCaptureFixture, until: Any
 ) -> None:
     async with open_user(tmp_path, keep_jobs=0.5) as user:
         job_id = await finished(user)
@@ -129,7 +116,7 @@ async def test_jobs_are_let_go_after_the_disk_came_back(
         await store.execute(lambda connection: connection.execute("PRAGMA query_only = 1"))
         await until(lambda: "old jobs stay for now" in caplog.text)
         await store.execute(lambda connection: connection.execute("PRAGMA query_only = 0"))
-        await until_gone(user, job_id)
+        await user.until_gone(job_id)
 
 
 async def test_a_setting_that_is_misspelt_is_told(tmp_path: Path, open_user: Any) -> None:

@@ -9,7 +9,6 @@ import anyio
 import httpx
 import orbit_psij.jobs
 import orbit_psij.plugin
-import psutil
 import pytest
 
 from orbit_core.testing import ALICE
@@ -20,26 +19,14 @@ pytestmark = pytest.mark.anyio
 Fault = Callable[[httpx.Response], tuple[int, str]]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.sleep(0.01)
-
-
-def has_ended(pid: int | str) -> bool:
-    """Tell whether a process is no more, reaped or not by whoever inherited it."""
-    try:
-        return psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def leftovers(directory: Path) -> list[Path]:
     output = directory / "plugins/psij/output"
     return list(output.iterdir()) if output.exists() else []
 
 
-async def test_cancelling_ends_all_processes_of_a_job(user: Any, tmp_path: Path) -> None:
+async def test_cancelling_ends_all_processes_of_a_job(
+    user: Any, tmp_path: Path, until: Any, has_ended: Any
+) -> None:
     pids = tmp_path / "pids"
     job_id = await user.submit(
         f"sleep 300 & echo $! >{pids}; setsid sleep 300 & echo $! >>{pids}; echo up; wait"
@@ -92,7 +79,7 @@ async def test_cancelling_a_job_that_is_over_tells_how_it_ended(user: Any) -> No
     assert (await user.status(job_id))["state"] == "FAILED"
 
 
-async def test_a_job_cancelled_while_it_starts_ends_cancelled(user: Any) -> None:
+async def test_a_job_cancelled_while_it_starts_ends_cancelled(user: Any, until: Any) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(user.submit, "sleep 300")
@@ -106,7 +93,7 @@ async def test_a_job_cancelled_while_it_starts_ends_cancelled(user: Any) -> None
 
 
 async def test_closing_a_session_ends_its_jobs_and_deletes_their_output(
-    user: Any, tmp_path: Path, fault: Fault
+    user: Any, tmp_path: Path, fault: Fault, until: Any, has_ended: Any
 ) -> None:
     over = await user.submit("echo done")
     await user.until_over(over)
@@ -120,7 +107,7 @@ async def test_closing_a_session_ends_its_jobs_and_deletes_their_output(
 
 
 async def test_a_session_of_the_same_name_does_not_see_the_old_ones_jobs(
-    user: Any, fault: Fault
+    user: Any, fault: Fault, until: Any
 ) -> None:
     script = "trap 'sleep 0.3; exit' TERM; echo up; while :; do sleep 0.05; done"
     old = (await user.try_submit("key", executable="/bin/sh", arguments=["-c", script])).json()[
@@ -140,7 +127,7 @@ def quick_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_keeping")
-async def test_a_running_job_keeps_its_session(tmp_path: Path, open_user: Any) -> None:
+async def test_a_running_job_keeps_its_session(tmp_path: Path, open_user: Any, until: Any) -> None:
     async with open_user(tmp_path) as user:
         await user.post("register_session", {"sid": "brief", "ttl": 0.4})
         user.sid = "brief"

@@ -54,30 +54,44 @@ async def open_client(
             yield client, served
 
 
-@pytest.fixture
-def slurm24(scheduler: Any) -> Any:
-    scheduler.answer("sinfo", sample("slurm24_sinfo_--json"))
-    scheduler.answer("squeue", sample("slurm24_squeue_--json"))
-    scheduler.answer("sacctmgr", sample("slurm24_sacctmgr_show_assoc_--json"))
+def play(scheduler: Any, *answers: tuple[str, str, str]) -> Any:
+    """Have commands, if some option is given, answer with samples."""
+    for command, option, name in answers:
+        scheduler.answer(command, sample(name), to=option)
     return scheduler
 
 
 @pytest.fixture
+def slurm24(scheduler: Any) -> Any:
+    return play(
+        scheduler,
+        ("sinfo", "", "slurm24_sinfo_--json"),
+        ("squeue", "", "slurm24_squeue_--json"),
+        ("sacctmgr", "", "slurm24_sacctmgr_show_assoc_--json"),
+    )
+
+
+@pytest.fixture
 def slurm22(scheduler: Any) -> Any:
-    scheduler.answer("sinfo", sample("slurm22_sinfo_text"))
-    scheduler.answer("sinfo", sample("slurm22_sinfo_--json"), to="--json")
-    scheduler.answer("squeue", sample("slurm22_squeue_--json"))
-    scheduler.answer("sacctmgr", sample("slurm22_sacctmgr_show_assoc_-P_-n"))
+    play(
+        scheduler,
+        ("sinfo", "", "slurm22_sinfo_text"),
+        ("sinfo", "--json", "slurm22_sinfo_--json"),
+        ("squeue", "", "slurm22_squeue_--json"),
+        ("sacctmgr", "", "slurm22_sacctmgr_show_assoc_-P_-n"),
+    )
     scheduler.answer("sacctmgr", stderr="unrecognized option '--json'", status=1, to="--json")
     return scheduler
 
 
 @pytest.fixture
 def pbs(scheduler: Any) -> Any:
-    scheduler.answer("qstat", sample("pbs_qstat_xf.json"))
-    scheduler.answer("qstat", sample("pbs_qstat_Qf.json"), to="-Q")
-    scheduler.answer("pbsnodes", sample("pbs_pbsnodes_av.json"))
-    return scheduler
+    return play(
+        scheduler,
+        ("qstat", "", "pbs_qstat_xf.json"),
+        ("qstat", "-Q", "pbs_qstat_Qf.json"),
+        ("pbsnodes", "", "pbs_pbsnodes_av.json"),
+    )
 
 
 async def test_queues_come_in_one_command_from_json(slurm24: Any, tmp_path: Path) -> None:
