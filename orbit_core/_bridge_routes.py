@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from . import _openapi
+from ._child_tokens import ChildTokens
 from ._codec import to_data
 from ._description import describe_route
 from ._events import EventRing, Filter
@@ -99,6 +100,7 @@ class BridgeRoutes:
             Route("/auth", self.close_cookie, methods=["DELETE"]),
             Route("/endpoint/list", self.list_endpoints, methods=["POST"]),
             Route("/endpoint/disconnect/{name}", self.disconnect, methods=["POST"]),
+            *ChildTokens(self._hub.tokens).routes(),
             Route("/endpoints", self.endpoints, methods=["GET"]),
             Route("/events", self.events, methods=["GET"]),
             Route("/plugins", self.plugins, methods=["GET"]),

@@ -21,7 +21,7 @@ ROWS = [
     "_served",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport _pipe _answer",
-    "client _register _proxy _metrics _openapi _inquiry _bridge_routes _dial bridge endpoint",
+    "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial bridge endpoint",
     "_blocking testing command cli serve",
     "__init__",
 ]
