@@ -130,6 +130,6 @@ async def test_a_child_joins_under_its_own_name_only(deployment, hub):
 
     async with dial(access, Credentials("login.gpu", "process", None, 0)):
         assert "login.gpu" in [member.name for member in deployment.bridge.registry.members]
-    with pytest.raises(Forbidden, match="not 'login.x'"):
+    with pytest.raises(Forbidden, match=r"not 'login\.x'"):
         async with dial(access, Credentials("login.x", "process", None, 0)):
             pass
