@@ -25,7 +25,7 @@ class ConnectProxy:
         async with stream:
             reader = BufferedByteReceiveStream(stream)
             try:
-                head = (await reader.receive_until(b"\r\n\r\n", 8192)).decode()
+                head = (await reader.receive_until(b"\r\n\r\n", 8192)).decode() + "\r\n"
                 if self.answer is not None:
                     await stream.send(self.answer)
                 elif self._expected() not in head:

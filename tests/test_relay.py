@@ -2,7 +2,6 @@
 
 import base64
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import pytest
@@ -34,9 +33,9 @@ def is_child(name, key):
 @asynccontextmanager
 async def open_relay(url, allowed=is_child, cert=None, key=None):
     relay = Relay(url, allowed)
+    await relay.listen("127.0.0.1", 0, cert, key)
     async with anyio.create_task_group() as group:
-        group.start_soon(relay.run, "127.0.0.1", 0, cert, key)
-        await relay.is_open.wait()
+        group.start_soon(relay.run)
         yield relay
         group.cancel_scope.cancel()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httptools
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
@@ -58,22 +59,29 @@ class Relay:
         self._allowed = allowed
         self._pending = 0
         self._scopes: dict[anyio.CancelScope, str] = {}
+        self._listener: Any
         self.port = 0
-        self.is_open = anyio.Event()
 
-    async def run(self, host: str, port: int, cert: Path | None, key: Path | None) -> None:
-        """Listen until cancelled. Raises ConfigError if that is not possible."""
+    async def listen(self, host: str, port: int, cert: Path | None, key: Path | None) -> None:
+        """Take a port, with TLS if there is a certificate. Raises ConfigError."""
         try:
             listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
-            self.port = listener.extra(SocketAttribute.local_port)
-            found: Any = listener
-            if cert is not None:
-                found = TLSListener(listener, _server_context(cert, key))
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise ConfigError(f"the relay cannot listen on {host} port {port}: {error}") from None
-        self.is_open.set()
-        async with found:
-            await found.serve(self._serve)
+        self.port = listener.extra(SocketAttribute.local_port)
+        self._listener = listener
+        if cert is not None:
+            try:
+                context = await anyio.to_thread.run_sync(_server_context, cert, key)
+            except (OSError, ssl.SSLError) as error:
+                await listener.aclose()
+                raise ConfigError(f"the relay cannot use {cert} and {key}: {error}") from None
+            self._listener = TLSListener(listener, context)
+
+    async def run(self) -> None:
+        """Serve until cancelled, after `listen`."""
+        async with self._listener:
+            await self._listener.serve(self._serve)
 
     def cut(self, name: str) -> None:
         """End the connections of a child."""
