@@ -74,6 +74,13 @@ class Daemons:
                 daemon.kill()
                 daemon.wait()
 
+    def kill(self, name: str) -> None:
+        """End a daemon at once, if it is one of these, without letting it know."""
+        daemon = self._running.pop(name, None)
+        if daemon is not None:
+            daemon.kill()
+            daemon.wait()
+
     def stop_all(self) -> None:
         """End all daemons, the latest first."""
         for name in reversed(list(self._running)):
