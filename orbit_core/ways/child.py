@@ -24,7 +24,7 @@ ATTEMPT = 5.0
 """Seconds that a connection without ssh may take: such networks answer at once or never."""
 
 FORWARD_PATIENCE = 12.0
-REVERSE_PATIENCE = 20.0
+REVERSE_PATIENCE = 15.0
 """Seconds that a tunnel may take; the parent looks for a request every second."""
 
 LOOK_INTERVAL = 0.5
@@ -64,7 +64,7 @@ class ChildWays:
         proxy = named_proxy(self.url, always=True)
         if proxy is None:
             raise NoRoute("no proxy is named on the compute node: set HTTPS_PROXY for the job")
-        yield Route(proxy=proxy, timeout=2 * ATTEMPT)
+        yield Route(proxy=proxy, timeout=ATTEMPT)
 
     @asynccontextmanager
     async def _relay(self) -> AsyncIterator[Route]:
@@ -80,7 +80,7 @@ class ChildWays:
         scheme = "http" if address.cert is None else "https"
         place = joined(host, address.port)
         url = f"{scheme}://{self.name}:{relay_key(self.token)}@{place}"
-        yield Route(proxy=url, proxy_cert=address.cert, timeout=2 * ATTEMPT)
+        yield Route(proxy=url, proxy_cert=address.cert, timeout=ATTEMPT)
 
     @asynccontextmanager
     async def _forward(self) -> AsyncIterator[Route]:
@@ -95,7 +95,7 @@ class ChildWays:
         port = await anyio.to_thread.run_sync(free_port)
         target = joined(*host_and_port(self.url))
         async with open_forward(settings, host, port, target, patience=FORWARD_PATIENCE) as tunnel:
-            yield Route(None, host="127.0.0.1", port=port, pid=tunnel.pid, timeout=2 * ATTEMPT)
+            yield Route(None, host="127.0.0.1", port=port, pid=tunnel.pid, timeout=ATTEMPT)
 
     @asynccontextmanager
     async def _reverse(self) -> AsyncIterator[Route]:
@@ -103,7 +103,7 @@ class ChildWays:
         await self.rendezvous.write("request", request)
         try:
             port = await self._reverse_port(request)
-            yield Route(None, host="127.0.0.1", port=port, timeout=2 * ATTEMPT)
+            yield Route(None, host="127.0.0.1", port=port, timeout=ATTEMPT)
         finally:
             with anyio.CancelScope(shield=True):
                 await self.rendezvous.remove("request")

@@ -24,7 +24,7 @@ class Reach:
         """Try the ways in this order; without ``ways`` dial as the environment says."""
         self._order = order
         self._ways = ways
-        self._report = Report()
+        self._report: Report | None = None
 
     @classmethod
     def of(cls, name: str, access: Access, config: EndpointConfig) -> "Reach":
@@ -51,6 +51,8 @@ class Reach:
         refused.
         """
         lost: dict[str, str] = {}
+        if self._report is None:
+            await self._tell(Report())
         for way in tuple(self._order) or (None,):
             async with AsyncExitStack() as stack:
                 try:

@@ -98,6 +98,13 @@ class Outpost:
                 found.append(process)
         return found
 
+    def logs(self) -> list[Path]:
+        """Return every log, and what jobs printed."""
+        jobs = (self.directory / "login" / "plugins" / "psij").rglob("*")
+        slurm = (self.cluster.directory / "log").iterdir()
+        found = [*self.directory.glob("*.out"), *jobs, *slurm]
+        return [path for path in found if path.is_file() and path.name != "token"]
+
     def traces(self) -> list[str]:
         """Return what is left of children: processes, files, jobs."""
         folder = str(self.children)

@@ -1,13 +1,19 @@
 """Child endpoints on a site whose network lets one thing pass, or nothing at all."""
 
-from contextlib import asynccontextmanager
+import json
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import attrs
+import psutil
 import pytest
 from orbit_psij import PSIJClient
 
+from orbit_core.errors import NameInUse, OrbitError
+
 from .cluster import open_cluster
+from .daemons import wait_until
 from .network import PROXY, open_network
 from .outpost import Outpost
 
@@ -23,6 +29,9 @@ WAYS = {
     "ssh-in": ("ssh-to-compute", "reverse", "reverse"),
 }
 """What passes, which mode is right for that, and which way the child takes then."""
+
+PASSAGES = ("proxy", "tcp-to-login", "ssh-to-login", "ssh-to-compute")
+"""Everything but a direct way outwards."""
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +91,17 @@ class User:
         """Tell whether a child answers through the bridge."""
         return await self.bridge.request("GET", f"/{name}/sysinfo/version")
 
-    async def until_linked(self, name=NAME):
+    async def until_answers(self, name=NAME):
         with anyio.fail_after(PATIENCE):
-            await self.bridge.wait_for_endpoint(name, timeout=PATIENCE)
+            while True:
+                with suppress(OrbitError):
+                    return await self.answers(name)
+                await anyio.sleep(0.1)
+
+    async def until_active_job(self, made):
+        with anyio.fail_after(PATIENCE):
+            while (await self.client.get_job_status(made["job_id"]))["state"] != "ACTIVE":
+                await anyio.sleep(0.1)
 
 
 @asynccontextmanager
@@ -124,3 +141,161 @@ async def test_a_child_is_reached_whatever_the_network_lets_pass(
     await user.client.stop_child("gpu")
     user.outpost.wait_until_clear()
     assert (await user.client.tunnel_status(NAME))["status"] == "done"
+
+
+async def test_a_wrong_mode_fails_within_a_minute_with_its_reason(user, network, walled_cluster):
+    network.allow(walled_cluster.ports)
+    words = {
+        "none": "direct: cannot reach https://10.77.1.1:8443: timed out",
+        "proxy": "proxy: cannot reach https://10.77.1.1:8443: timed out",
+        "relay": "relay: no TCP connection from node",
+        "forward": "forward: ssh to login: ssh: connect to host 10.77.2.1 port 2222: Connection",
+        "reverse": "reverse: the parent opens no tunnel: ssh to node",
+    }
+    began = {}
+    for mode in words:
+        made = await user.spawn(mode, name=mode)
+        await user.until_active_job(made)
+        began[mode] = anyio.current_time()
+
+    for mode, said in words.items():
+        name = f"login.{mode}"
+        found = await user.until(lambda found: found["status"] != "pending", name)
+        assert anyio.current_time() - began[mode] < 60
+        assert (found["status"], found["way"]) == ("failed", None)
+        assert said in found["reason"]
+        status = await user.client.wait_job(found["job_id"], PATIENCE)
+        assert (status["state"], status["error"]) == ("FAILED", found["reason"])
+
+
+@pytest.mark.parametrize(("passage", "mode"), [("ssh-to-login", "forward"),
+                                               ("ssh-to-compute", "reverse")])  # fmt: skip
+async def test_a_tunnel_that_is_killed_is_opened_again(
+    user, network, walled_cluster, passage, mode
+):
+    network.allow(walled_cluster.ports, passage)
+    await user.spawn(mode)
+    before = await user.until_active()
+
+    psutil.Process(before["pid"]).kill()
+
+    after = await user.until(lambda found: found["pid"] not in (None, before["pid"]))
+    assert after["job_id"] == before["job_id"]
+    await user.until_answers()
+
+
+@pytest.mark.parametrize("mode", ["forward", "relay", "reverse"])
+@pytest.mark.parametrize("killed", ["login", "bridge"])
+async def test_a_child_comes_back_when_its_parent_or_the_bridge_does(
+    user, outpost, network, walled_cluster, mode, killed
+):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn(mode)
+    before = await user.until_active()
+
+    outpost.kill(killed)
+    if killed == "bridge":
+        outpost.start_bridge()
+        await user.bridge.wait_for_endpoint("login", timeout=30)
+    else:
+        assert not outpost.processes("ssh", "-R")
+        await outpost.start_login()
+
+    await user.until_answers()
+    after = await user.client.tunnel_status(NAME)
+    assert (after["status"], after["way"], after["job_id"]) == ("active", mode, before["job_id"])
+
+
+@pytest.mark.parametrize("mode", ["forward", "relay", "reverse"])
+async def test_a_child_that_is_killed_leaves_nothing(user, outpost, network, walled_cluster, mode):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn(mode)
+    await user.until_active()
+
+    for process in outpost.processes("orbit_core.serve", NAME):
+        process.kill()
+
+    outpost.wait_until_clear()
+    found = await user.client.tunnel_status(NAME)
+    assert (found["status"], found["job_state"]) == ("done", "FAILED")
+    async with outpost.client() as client:
+        assert [token["endpoint"] for token in await client.list_tokens()] == [None, "login"]
+
+
+async def test_what_a_child_left_while_its_parent_was_away_is_cleared_at_the_next_start(
+    user, outpost, network, walled_cluster
+):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn("reverse")
+    await user.until_active()
+
+    outpost.kill("login")
+    walled_cluster.run("scancel", "--user=root")
+    wait_until(lambda: not walled_cluster.run("squeue", "--noheader"), "the job is gone")
+    assert outpost.traces()
+    await outpost.start_login()
+
+    outpost.wait_until_clear()
+    found = await user.client.tunnel_status(NAME)
+    assert (found["status"], found["job_state"]) == ("done", "CANCELED")
+
+
+async def test_no_token_is_seen_anywhere(user, outpost, network, walled_cluster):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    for mode in ("relay", "forward", "reverse", "proxy"):
+        await user.spawn(mode, "--log-level", "DEBUG", name=mode)
+        await user.until_active(f"login.{mode}")
+    secrets = [file.read_text().strip() for file in outpost.children.glob("*/token")]
+    assert len(secrets) == 4
+    secrets += [outpost.directory.joinpath(name).read_text().strip()
+                for name in ("login.token", "bridge/admin.token")]  # fmt: skip
+
+    seen = [walled_cluster.run("scontrol", "show", "job", "--details")]
+    seen += [path.read_bytes().decode(errors="replace") for path in outpost.logs()]
+    for path in [*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")]:
+        with suppress(OSError):
+            seen.append(path.read_bytes().decode(errors="replace"))
+
+    assert any("login.relay" in text for text in seen)
+    assert [secret for secret in secrets for text in seen if secret in text] == []
+
+
+async def test_two_children_of_one_name_are_one_too_many(user, network, walled_cluster):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn("relay")
+
+    with pytest.raises(NameInUse, match=r"there is a child 'login\.gpu' already") as caught:
+        await user.spawn("relay")
+
+    assert caught.value.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hostname": "node04"}, "the host node04 is none of the job's: node01"),
+        ({"hostname": "-oProxyCommand=touch x"}, "is not a valid name"),
+        ({"endpoint_name": "login.other"}, "the request is for 'login.other', not for 'login.gpu'"),
+    ],
+    ids=["other-host", "option", "other-child"],
+)
+async def test_a_forged_request_for_a_tunnel_is_refused(
+    user, outpost, network, walled_cluster, changes, reason
+):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn("reverse", custom_attributes={"slurm.nodelist": "node01"})
+    await user.until_active()
+    (folder,) = [path for path in outpost.children.iterdir() if path.is_dir()]
+    request = json.loads((folder / "request").read_text())
+    for process in outpost.processes("orbit_core.serve", NAME):
+        process.suspend()  # or it would take the request away with its tunnel
+
+    (folder / "request").write_text(json.dumps({**request, "id": "forged", **changes}))
+
+    def answer():
+        return json.loads((folder / "answer").read_text())
+
+    wait_until(lambda: answer()["request"] == "forged", "the parent answers")
+    assert answer()["port"] is None
+    assert reason in answer()["reason"]
+    assert not outpost.processes("ssh", "-R", "node04")

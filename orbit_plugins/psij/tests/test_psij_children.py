@@ -1,7 +1,5 @@
 """Child endpoints on this host: real processes, a real bridge, and every way but ssh."""
 
-import os
-import signal
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,18 +8,8 @@ import attrs
 import psutil
 import pytest
 from orbit_psij import PSIJClient
-from orbit_psij.children.errors import UnknownChild
-from orbit_psij.children.request import read_child
 
-from orbit_core.errors import (
-    BadRequest,
-    Conflict,
-    InvalidBody,
-    InvalidName,
-    NameInUse,
-    Unprocessable,
-)
-from orbit_core.testing import ADMIN, BOB, open_deployment
+from orbit_core.testing import open_deployment
 
 pytestmark = pytest.mark.anyio
 

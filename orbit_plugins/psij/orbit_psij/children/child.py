@@ -147,10 +147,11 @@ class Keeper:
         """Return why a child is given up, None if it is not."""
         if tried is not None and tried > self.settings.patience:
             words = "; ".join(f"{way}: {why}" for way, why in child.report.lost.items())
+            hint = "" if child.record.tunnel == "auto" else "; tunnel 'auto' tries every way"
             return (
                 f"the child endpoint {child.name} did not reach the bridge within "
-                f"{self.settings.patience:g} s (tunnel {child.record.tunnel}): "
-                f"{words or 'it tells no reason'}"
+                f"{self.settings.patience:g} s (tunnel {child.record.tunnel!r}): "
+                f"{words or 'it tells no reason'}{hint}"
             )
         if tried is None and waited > self.settings.start_patience:
             return (
