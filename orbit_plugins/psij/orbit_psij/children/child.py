@@ -18,7 +18,7 @@ from orbit_psij.job import Job
 from orbit_psij.models import JobState
 
 from .folder import ChildFolder
-from .models import ChildRecord, ChildSettings, TunnelStatus
+from .models import ChildRecord, ChildSettings, Stage, TunnelStatus
 from .tokens import ChildTokens
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Child:
     report: Report = attrs.field(factory=Report)
     tunnel: Tunnel | None = None
     is_linked: bool = False
+    has_reported: bool = False
     _changed: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
     @property
@@ -72,6 +73,7 @@ class Child:
             logger.warning("the child %s reports nonsense: %s", self.name, error.detail)
             return False
         self.report = found or self.report
+        self.has_reported = self.has_reported or found is not None
         return found is not None
 
     def status(self) -> TunnelStatus:
@@ -81,6 +83,7 @@ class Child:
         return TunnelStatus(
             record.endpoint_name,
             record.status,
+            self._stage(),
             port=None if over else self.report.port,
             pid=None if over else (tunnel.pid if tunnel else self.report.pid),
             tunnel=record.tunnel,
@@ -89,7 +92,17 @@ class Child:
             reason=record.reason,
             job_id=record.job_id,
             job_state=None if self.job is None else str(self.job.record.state),
+            is_clear=record.is_clear,
         )
+
+    def _stage(self) -> Stage:
+        if self.record.ended is not None:
+            return "over"
+        if self.record.status == "active":
+            return "ready"
+        if self.job is None or self.job.record.state in (JobState.NEW, JobState.QUEUED):
+            return "queued"
+        return "linking" if self.has_reported else "running"
 
 
 class Save(Protocol):

@@ -10,6 +10,9 @@ from orbit_psij.models import Submission
 Status = Literal["pending", "active", "done", "failed", "no_tunnel"]
 """How a child is: on its way, linked, over after it was linked, failed, or not there at all."""
 
+Stage = Literal["queued", "running", "linking", "ready", "over"]
+"""How far a child is: in the queue, its job running, trying its ways, linked, over."""
+
 
 @attrs.frozen(kw_only=True)
 class ChildSettings:
@@ -81,10 +84,12 @@ class TunnelStatus:
 
     ``port`` and ``pid`` are those of an ssh tunnel: ``port`` is on the child's host. ``way`` is the
     one that the child took, ``lost`` tells why others were not open, ``reason`` why it failed.
+    ``is_clear`` says that nothing of it is left.
     """
 
     endpoint_name: str
     status: Status
+    stage: Stage = "over"
     port: int | None = None
     pid: int | None = None
     tunnel: Tunnel | None = None
@@ -93,3 +98,4 @@ class TunnelStatus:
     reason: str | None = None
     job_id: str | None = None
     job_state: str | None = None
+    is_clear: bool = True
