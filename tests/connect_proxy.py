@@ -1,11 +1,13 @@
 """Be a site's HTTP proxy: CONNECT, with a name and a password if asked for."""
 
 import base64
+import ssl
 from contextlib import asynccontextmanager
 
 import anyio
 import attrs
 from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.tls import TLSListener
 
 
 @attrs.define(eq=False)
@@ -13,13 +15,15 @@ class ConnectProxy:
     """Remember which targets were asked for; ``answer`` is said instead of connecting."""
 
     secret: str | None = None
+    tls: ssl.SSLContext | None = None
     answer: bytes | None = None
     port: int = 0
     targets: list[str] = attrs.field(factory=list)
 
     def url(self, secret: str | None = None) -> str:
         user = "" if secret is None else f"{secret}@"
-        return f"http://{user}127.0.0.1:{self.port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{user}127.0.0.1:{self.port}"
 
     async def serve(self, stream):
         async with stream:
@@ -65,6 +69,11 @@ async def open_proxy(**settings):
         anyio.create_task_group() as group,
     ):
         proxy.port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        group.start_soon(listener.serve, proxy.serve)
+        found = (
+            listener
+            if proxy.tls is None
+            else TLSListener(listener, proxy.tls, standard_compatible=False)
+        )
+        group.start_soon(found.serve, proxy.serve)
         yield proxy
         group.cancel_scope.cancel()

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors models _tasks _guard _rates _loop ways ways.models ways.relaying ways.address ways.leash",
+    "errors models _tasks _guard _rates _loop",
+    "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
@@ -23,7 +24,8 @@ ROWS = [
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport _pipe _answer",
     "ways.rendezvous ways.child",
-    "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial ways.reach bridge endpoint",
+    "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial",
+    "ways.reach bridge endpoint",
     "_blocking testing command cli serve",
     "__init__",
 ]

@@ -1,6 +1,9 @@
 """The relay of a parent endpoint, before a real bridge."""
 
 import base64
+import socket
+import ssl
+import struct
 from contextlib import asynccontextmanager
 
 import anyio
@@ -219,11 +222,13 @@ async def test_a_child_hears_that_the_relay_refuses(deployment):
 
 async def test_a_port_in_use_is_told_of(deployment):
     async with open_relay(deployment.url) as relay:
-        run = partial(Relay(deployment.url, is_child).run, cert=None, key=None)
-        with pytest.raises(
-            ConfigError, match=f"the relay cannot listen on 127.0.0.1 port {relay.port}"
-        ):
-            await run("127.0.0.1", relay.port)
+        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {relay.port}"):
+            await Relay(deployment.url, is_child).listen("127.0.0.1", relay.port, None, None)
+
+
+async def test_a_certificate_that_is_none_is_told_of(deployment, tmp_path):
+    with pytest.raises(ConfigError, match="the relay cannot use"):
+        await Relay(deployment.url, is_child).listen("127.0.0.1", 0, tmp_path / "no.pem", None)
 
 
 @pytest.fixture
@@ -253,3 +258,28 @@ async def test_a_proxy_that_does_not_let_the_relay_through_is_told_of(deployment
     async with open_proxy(**settings) as proxy, open_relay(deployment.url) as relay:
         behind(proxy)
         assert await ask(relay, connect_to(target)) == "HTTP/1.1 502 the bridge cannot be reached"
+
+
+async def test_a_proxy_may_have_tls_itself(deployment, tmp_path, behind, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with open_proxy(tls=context) as proxy, open_relay(deployment.url) as relay:
+        behind(proxy)
+        async with child_through(deployment, relay):
+            assert proxy.targets == [joined(*host_and_port(deployment.url))]
+
+
+async def test_who_leaves_before_the_answer_harms_nobody(deployment, monkeypatch):
+    monkeypatch.setattr("orbit_core.ways.relay.CHILD_LIMIT", 10_000)
+    target = joined(*host_and_port(deployment.url))
+    async with open_relay(deployment.url) as relay:
+        for _ in range(20):
+            async with await anyio.connect_tcp("127.0.0.1", relay.port) as stream:
+                await stream.send(connect_to(target))
+                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        assert (await ask(relay, connect_to(target))).startswith("HTTP/1.1 200 ")

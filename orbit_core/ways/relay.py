@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ CHILD_LIMIT = 8
 """Connections of one child: it has one link, and perhaps some that are about to die."""
 
 PART = 64 * 1024
+
+_GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 Allowed = Callable[[str, str], bool]
 
@@ -76,7 +79,9 @@ class Relay:
             except (OSError, ssl.SSLError) as error:
                 await listener.aclose()
                 raise ConfigError(f"the relay cannot use {cert} and {key}: {error}") from None
-            self._listener = TLSListener(listener, context)
+            self._listener = TLSListener(
+                listener, context, standard_compatible=False, handshake_timeout=HEAD_PATIENCE
+            )
 
     async def run(self) -> None:
         """Serve until cancelled, after `listen`."""
@@ -91,6 +96,10 @@ class Relay:
 
     async def _serve(self, stream: ByteStream) -> None:
         _keep_alive(stream)
+        with suppress(*_GONE):
+            await self._serve_one(stream)
+
+    async def _serve_one(self, stream: ByteStream) -> None:
         async with stream:
             if self._pending >= PENDING_LIMIT:
                 return
@@ -103,9 +112,7 @@ class Relay:
                 logger.warning("the relay refuses a connection: %s", refusal)
                 await _answer(stream, refusal.status, str(refusal))
                 return
-            except (TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound, OSError):
-                return
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except (TimeoutError, anyio.IncompleteRead, anyio.DelimiterNotFound, *_GONE):
                 return
             finally:
                 self._pending -= 1
@@ -169,11 +176,8 @@ class _Request:
 
 async def _answer(stream: ByteStream, status: int, reason: str, more: bytes = b"") -> None:
     ask = 'Proxy-Authenticate: Basic realm="orbit"\r\n' if status == 407 else ""
-    with anyio.move_on_after(HEAD_PATIENCE):
-        try:
-            await stream.send(f"HTTP/1.1 {status} {reason}\r\n{ask}\r\n".encode() + more)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            logger.debug("the child left")
+    with anyio.move_on_after(HEAD_PATIENCE), suppress(*_GONE):
+        await stream.send(f"HTTP/1.1 {status} {reason}\r\n{ask}\r\n".encode() + more)
 
 
 async def _join(
@@ -186,7 +190,7 @@ async def _join(
             try:
                 while True:
                     await sink.send(await source.receive(PART))
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            except (anyio.EndOfStream, *_GONE):
                 group.cancel_scope.cancel()
 
         group.start_soon(pump, reader, upstream)
@@ -198,9 +202,16 @@ def _keep_alive(stream: ByteStream) -> None:
     raw = stream.extra(SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, option):
-            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for option, value in _KEEP_ALIVE:
+        raw.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+_KEEP_ALIVE = [
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, name)
+]
+"""Seconds of silence, seconds between probes, and probes, where the system has them (tcp(7))."""
 
 
 def _server_context(cert: Path, key: Path | None) -> ssl.SSLContext:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -157,10 +157,10 @@ async def _drain(lines: BufferedByteReceiveStream, tunnel: Tunnel) -> None:
 async def _end(process: Process) -> None:
     """End ssh, and return when it is gone."""
     with anyio.CancelScope(shield=True):
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             process.terminate()
-            with anyio.move_on_after(END_PATIENCE):
-                await process.wait()
+        with anyio.move_on_after(END_PATIENCE):
+            await process.wait()
         if process.returncode is None:
             process.kill()
         await process.aclose()

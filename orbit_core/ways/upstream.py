@@ -16,6 +16,10 @@ HEAD_LIMIT = 8192
 
 CONNECT_PATIENCE = 15.0
 
+_FAILURES = (  # TimeoutError is an OSError
+    OSError, anyio.IncompleteRead, anyio.DelimiterNotFound, anyio.BrokenResourceError,
+)  # fmt: skip
+
 
 async def open_upstream(url: str) -> tuple[ByteStream, bytes]:
     """Return a connection to the host of ``url``, with what came over it already.
@@ -28,7 +32,7 @@ async def open_upstream(url: str) -> tuple[ByteStream, bytes]:
             if proxy is None:
                 return await anyio.connect_tcp(*host_and_port(url)), b""
             return await _through(proxy, target)
-    except OSError as error:  # TimeoutError is one
+    except _FAILURES as error:
         raise NoRoute(f"no connection to {target}: {reason_of(error)}") from None
 
 
@@ -45,17 +49,17 @@ async def _through(proxy: str, target: str) -> tuple[ByteStream, bytes]:
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(secret.encode()).decode()}")
+    reader = BufferedByteReceiveStream(stream)
     try:
         await stream.send("\r\n".join([*lines, "", ""]).encode())
-        reader = BufferedByteReceiveStream(stream)
         head = await reader.receive_until(b"\r\n\r\n", HEAD_LIMIT)
-    except BaseException as error:
+        _check(head.split(b"\r\n", 1)[0].decode("latin-1"), host)
+    except BaseException:
         await anyio.aclose_forcefully(stream)
-        if isinstance(error, (anyio.IncompleteRead, anyio.DelimiterNotFound)):
-            raise NoRoute(f"the proxy {host} does not answer as one") from None
         raise
-    status = head.split(b"\r\n", 1)[0].decode("latin-1")
-    if status.split(" ")[1:2] != ["200"]:
-        await stream.aclose()
-        raise NoRoute(f"the proxy {host} refuses: {status}")
     return stream, reader.buffer
+
+
+def _check(status: str, host: str) -> None:
+    if status.split(" ")[1:2] != ["200"]:
+        raise NoRoute(f"the proxy {host} refuses: {status}")
