@@ -104,6 +104,7 @@ class Children:
         Once begun it is carried through, even if the caller leaves. Raises NameInUse, Unavailable,
         and what submitting a job raises.
         """
+        self._tokens.check()
         child = self._reserve(session, wanted)
         with anyio.CancelScope(shield=True):
             try:

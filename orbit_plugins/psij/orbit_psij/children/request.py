@@ -35,6 +35,7 @@ def read_child(body: dict[str, Any], offered: Collection[str], parent: str) -> C
     submission = read_submission({**body, "job_spec": spec}, offered)
     name, arguments = _without_name(submission.job_spec.arguments)
     _check(submission, arguments)
+    check_name(name, "endpoint name")
     full = name if name.startswith(f"{parent}.") else f"{parent}.{name}"
     check_name(full, "endpoint name", reserved=RESERVED_NAMES)
     job_spec = attrs.evolve(submission.job_spec, arguments=arguments)

@@ -25,10 +25,13 @@ class ChildTokens:
         """Use the parent's hub, None where there is no bridge."""
         self._hub = hub
 
-    async def mint(self, name: str) -> str:
-        """Return a new token for the child called ``name``; one of before ends."""
+    def check(self) -> None:
+        """Raise Unavailable where there is no bridge."""
         if self._hub is None:
             raise Unavailable("a child endpoint needs a bridge, and this one is linked to none")
+
+    async def mint(self, name: str) -> str:
+        """Return a new token for the child called ``name``; one of before ends."""
         body = {"name": name, "expires": LONGEST}
         return str((await self._hub.request("POST", "/endpoint/children", body))["token"])
 
@@ -40,7 +43,7 @@ class ChildTokens:
 
     async def revoke(self, name: str) -> None:
         """End a child's token, however long the bridge is away."""
-        while self._hub is not None:
+        while True:
             try:
                 await self._hub.request("DELETE", f"/endpoint/children/{name}")
             except UnknownToken:
@@ -48,5 +51,7 @@ class ChildTokens:
             except OrbitError as error:
                 logger.warning("the token of %s is not revoked yet: %s", name, error.detail)
                 await anyio.sleep(RETRY_INTERVAL)
+            except RuntimeError:  # the hub is closed: the next start of this endpoint goes on
+                await anyio.sleep_forever()
             else:
                 return
