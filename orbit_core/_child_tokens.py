@@ -51,8 +51,9 @@ class ChildTokens:
     @takes(ChildTokenRequest)
     async def create(self, request: Request) -> Reply:
         """Make the token of an endpoint's child; one that the child had before ends."""
+        parent = _parent(request)
         wanted = await model_body(request, ChildTokenRequest)
-        parent = _checked_parent(request, wanted.name)
+        _check_child(parent, wanted.name)
         expires = self._capped(parent, wanted.expires)
         for former in self._of(parent, wanted.name):
             await self._tokens.revoke(former.id)
@@ -69,7 +70,8 @@ class ChildTokens:
     async def limit(self, request: Request) -> Reply:
         """Say anew when the token of an endpoint's child ends."""
         name = request.path_params["name"]
-        parent = _checked_parent(request, name)
+        parent = _parent(request)
+        _check_child(parent, name)
         wanted = await model_body(request, ChildTokenLimit)
         for token in self._known(parent, name):
             await self._tokens.limit(token.id, self._capped(parent, wanted.expires))
@@ -78,7 +80,8 @@ class ChildTokens:
     async def revoke(self, request: Request) -> Reply:
         """End the token of an endpoint's child, and cut what it opened."""
         name = request.path_params["name"]
-        parent = _checked_parent(request, name)
+        parent = _parent(request)
+        _check_child(parent, name)
         for token in self._known(parent, name):
             await self._tokens.revoke(token.id)
         return Reply({"ok": True})
@@ -106,12 +109,16 @@ class ChildTokens:
         return found
 
 
-def _checked_parent(request: Request, name: str) -> Principal:
-    """Return the endpoint that asks, which may do so for names below its own only."""
+def _parent(request: Request) -> Principal:
+    """Return the endpoint that asks. Raises Forbidden if it is none, or asks another way."""
     parent = principal_of(request)
     if parent.endpoint is None:
         raise Forbidden("only an endpoint asks for its children's tokens, over its own link")
+    return parent
+
+
+def _check_child(parent: Principal, name: str) -> None:
+    """Raise Forbidden, or InvalidName, for a name that is not below the parent's."""
     check_name(name, "endpoint name", reserved=RESERVED_NAMES)
     if not name.startswith(f"{parent.endpoint}."):
         raise Forbidden(f"a child of {parent.endpoint!r} is called {parent.endpoint}.…, not {name}")
-    return parent
