@@ -29,6 +29,7 @@ from orbit_core.errors import (
     InvalidName,
     NameInUse,
     OrbitError,
+    StateUnavailable,
     Unprocessable,
 )
 from orbit_core.testing import ADMIN, BOB, open_deployment
@@ -606,3 +607,34 @@ def test_a_walltime_has_units(text, seconds):
 def test_what_is_no_walltime_is_refused(text):
     with pytest.raises(click.BadParameter, match="is no duration, such as 90s, 30m, 1h or 2d"):
         Walltime().convert(text, None, None)
+
+
+async def test_a_child_without_a_job_is_cleared_away_at_the_next_start(tmp_path):
+    async with open_deployment(tmp_path) as deployment:
+        async with open_login(deployment, tmp_path) as before:
+            documents = before.children()._documents
+            for name, status in (("login.queued", "pending"), ("login.linked", "active")):
+                record = {"endpoint_name": name, "folder": name, "tunnel": "auto",
+                          "created": 1.0, "status": status}  # fmt: skip
+                await documents.put(name, record)
+            await documents.put("login.bad", {"endpoint_name": 1})
+            (before.children()._folders / "login.queued").mkdir()
+        async with open_login(deployment, tmp_path) as site:
+            linked = await site.until(lambda found: found["is_clear"], "login.linked")
+            queued = await site.until(lambda found: found["is_clear"], "login.queued")
+            assert (linked["status"], queued["status"]) == ("done", "no_tunnel")
+            assert queued["reason"] == "its job is not known any more"
+            assert site.folders == []
+            assert (await site.client.tunnel_status("login.bad"))["status"] == "no_tunnel"
+
+
+async def test_a_folder_that_cannot_be_made_is_told_of(site):
+    site.children()._folders.rmdir()
+    site.children()._folders.touch()
+
+    with pytest.raises(StateUnavailable, match="the child has no folder"):
+        await site.spawn()
+
+    site.children()._folders.unlink()
+    site.children()._folders.mkdir()
+    await site.until(lambda found: found["status"] == "no_tunnel")
