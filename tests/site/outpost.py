@@ -1,9 +1,11 @@
 """Run a bridge and a login endpoint in the places of a network; a test may kill them."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import psutil
 import trustme
 
@@ -13,7 +15,7 @@ from .cluster import Cluster
 from .daemons import Daemons, wait_until
 from .network import BRIDGE, BRIDGE_PORT, Network
 
-SERVE = Path(sys.executable).with_name("orbit-serve")
+SERVE, ORBIT = (Path(sys.executable).with_name(name) for name in ("orbit-serve", "orbit"))
 
 SETTINGS = """\
 [plugin.psij.children]
@@ -78,6 +80,13 @@ class Outpost:
                 self.directory / "orbit.toml",
             )  # fmt: skip
             await client.wait_for_endpoint("login", timeout=30)
+
+    async def orbit(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run the command line as the administrator, from this host."""
+        url = f"https://{self.network.bridge_from_here}:{BRIDGE_PORT}"
+        token = self.directory / "bridge" / "admin.token"
+        options = ["--url", url, "--cert", str(self.cert), "--token-file", str(token)]
+        return await anyio.run_process([str(ORBIT), *options, *arguments])
 
     def kill(self, name: str) -> None:
         """End the bridge or the login endpoint as abruptly as the kernel can."""

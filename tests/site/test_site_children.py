@@ -8,13 +8,13 @@ import anyio
 import attrs
 import psutil
 import pytest
-from orbit_psij import PSIJClient
+from orbit_psij import JobRefused, PSIJClient
 
 from orbit_core.errors import NameInUse, OrbitError
 
 from .cluster import open_cluster
 from .daemons import wait_until
-from .network import PROXY, open_network
+from .network import LOGIN, PROXY, SSH_PORT, open_network
 from .outpost import Outpost
 
 pytestmark = [pytest.mark.site, pytest.mark.anyio]
@@ -299,3 +299,44 @@ async def test_a_forged_request_for_a_tunnel_is_refused(
     assert answer()["port"] is None
     assert reason in answer()["reason"]
     assert not outpost.processes("ssh", "-R", "node04")
+
+
+async def test_a_child_is_spawned_and_stopped_from_a_shell(outpost, network, walled_cluster):
+    network.allow(walled_cluster.ports, "tcp-to-login")
+
+    spawned = await outpost.orbit(
+        "spawn", "login", "--name", "gpu", "--queue", "batch", "--nodes", "2", "--time", "10m",
+        "--plugins", "sysinfo", "--tunnel", "relay",
+    )  # fmt: skip
+    shown = walled_cluster.run("scontrol", "show", "job", "--oneliner")
+    stopped = await outpost.orbit("stop", "gpu")
+
+    assert spawned.stdout == b"login.gpu is ready, by the way relay\n"
+    assert spawned.stderr.startswith(b"login.gpu: ")
+    assert spawned.stderr.endswith(b" -> ready\n")
+    for words in ("JobName=orbit-login.gpu", "NumNodes=2", "TimeLimit=00:10:00", "Partition=batch"):
+        assert words in shown
+    assert stopped.stdout == b"login.gpu is done\n"
+    outpost.wait_until_clear()
+
+
+async def test_a_job_that_the_scheduler_refuses_leaves_nothing(user, outpost):
+    with pytest.raises(JobRefused, match="invalid partition"):
+        await user.spawn("relay", attributes={"queue_name": "nonsense"})
+
+    outpost.wait_until_clear()
+    assert (await user.client.tunnel_status(NAME))["status"] == "no_tunnel"
+
+
+async def test_a_host_whose_key_changed_is_not_trusted(user, outpost, network, walled_cluster):
+    network.allow(walled_cluster.ports, "ssh-to-login")
+    key = (network.directory / "id.pub").read_text().split()[:2]
+    known = outpost.children / "known_hosts"
+    known.write_text(f"[{LOGIN}]:{SSH_PORT} {' '.join(key)}\n")
+
+    await user.spawn("forward")
+    found = await user.until(lambda found: found["status"] != "pending")
+
+    assert found["status"] == "failed"
+    assert "Host key verification failed" in found["reason"]
+    assert len(known.read_text().splitlines()) == 1

@@ -177,7 +177,8 @@ class Keeper:
         await child.read_report()
         found = {"status": "active", "way": child.report.way, "lost": child.report.lost}
         record = child.record
-        if child.is_linked and found != {key: getattr(record, key) for key in found}:
+        is_open = child.is_linked and child.report.way is not None
+        if is_open and found != {key: getattr(record, key) for key in found}:
             await self.save(child, **found)
 
 
