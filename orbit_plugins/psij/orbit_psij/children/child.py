@@ -175,10 +175,11 @@ class Keeper:
 
     async def _note_way(self, child: Child) -> None:
         await child.read_report()
-        found = {"status": "active", "way": child.report.way, "lost": child.report.lost}
-        record = child.record
-        is_open = child.is_linked and child.report.way is not None
-        if is_open and found != {key: getattr(record, key) for key in found}:
+        record, report = child.record, child.report
+        found: dict[str, Any] = {"status": "active"}
+        if report.way is not None:  # or it is an old one, from before the child came back
+            found |= {"way": report.way, "lost": report.lost}
+        if child.is_linked and found != {key: getattr(record, key) for key in found}:
             await self.save(child, **found)
 
 
