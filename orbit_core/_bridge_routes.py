@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from . import _openapi
+from ._child_tokens import ChildTokens
 from ._codec import to_data
 from ._cookies import COOKIE
 from ._description import describe_route
@@ -91,6 +92,7 @@ class BridgeRoutes:
             Route("/auth", self.close_cookie, methods=["DELETE"]),
             Route("/endpoint/list", self.list_endpoints, methods=["POST"]),
             Route("/endpoint/disconnect/{name}", self.disconnect, methods=["POST"]),
+            *ChildTokens(self._hub.tokens).routes(),
             Route("/endpoints", self.endpoints, methods=["GET"]),
             Route("/events", self.events, methods=["GET"]),
             Route("/plugins", self.plugins, methods=["GET"]),

@@ -4,13 +4,14 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio.to_thread
 import attrs
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidProxy, InvalidStatus, WebSocketException
 from websockets.frames import Opcode
 from websockets.protocol import State
 
@@ -20,8 +21,9 @@ from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
 from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._transport import trust
 from .config import Access
-from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
+from .errors import ConfigError, ConnectionLost, NoRoute, OrbitError, reason_of
 from .plugin_client import document_error
+from .ways.models import Route
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +32,6 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 
 LONGEST_ASKED = 60.0
 """Seconds beyond which nobody can ask an endpoint to stay away."""
-
-OPEN_TIMEOUT = 15.0
 
 
 @attrs.frozen
@@ -119,11 +119,14 @@ class DialedSocket(ClientConnection):
             self._receive(message)
 
 
+_USUAL = Route()
+
+
 @asynccontextmanager
 async def dial(
-    access: Access, credentials: Credentials
+    access: Access, credentials: Credentials, route: Route = _USUAL
 ) -> AsyncIterator[tuple[DialedSocket, Answer]]:
-    """Open one WebSocket to the bridge.
+    """Open one WebSocket to the bridge, by the way that ``route`` says.
 
     Raises ConnectionLost if it cannot be reached, else the error with which it refused.
     """
@@ -135,20 +138,35 @@ async def dial(
             create_connection=DialedSocket,
             additional_headers=_headers(access, credentials),
             ssl=context,
+            **await _place(route),
             compression=None,
             max_size=SOCKET_LIMIT,
-            open_timeout=OPEN_TIMEOUT,
+            open_timeout=route.timeout,
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
             close_timeout=1.0,
         )
     except InvalidStatus as error:
         raise refusal(error) from None
+    except InvalidProxy as error:  # whose text has the proxy's password
+        raise NoRoute(f"the address of the proxy cannot be used: {error.msg}") from None
     except (OSError, WebSocketException, TimeoutError) as error:
         raise ConnectionLost(f"cannot reach {access.url}: {reason_of(error)}") from error
     async with connection:
         assert isinstance(connection, DialedSocket)
         yield connection, _answer(connection)
+
+
+async def _place(route: Route) -> dict[str, Any]:
+    """Return what tells `websockets.connect` where to open its socket."""
+    found: dict[str, Any] = {"proxy": route.proxy}
+    if route.host is not None:
+        found |= {"host": route.host, "port": route.port}
+    if route.proxy_cert is not None:
+        pinned = await anyio.to_thread.run_sync(trust, Path(route.proxy_cert))
+        pinned.check_hostname = False  # it is this very certificate, whatever the host is called
+        found["proxy_ssl"] = pinned
+    return found
 
 
 def socket_url(url: str) -> str:

@@ -20,6 +20,7 @@ from ._guard import outlive
 from ._hooks import Hooks, open_hooks
 from ._store import Store, open_store
 from ._tasks import open_tasks
+from .config import Access
 from .context import Notifier, PluginContext
 from .errors import ConfigError
 from .models import (
@@ -53,6 +54,7 @@ class PluginHost:
         self.hooks = hooks
         self._group = group
         self._hub: Any = None
+        self._bridge = Access("")
         self._settings: Mapping[str, dict[str, Any]] = {}
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._notifier = Notifier(name, hooks.notify)
@@ -64,11 +66,13 @@ class PluginHost:
         *,
         settings: Mapping[str, dict[str, Any]],
         hub: Any,
+        bridge: Access | None = None,
         available: Mapping[str, EntryPoint] | None = None,
     ) -> None:
         """Take the selected plugins through the gates. Raises ConfigError for a bad selector."""
         known = await anyio.to_thread.run_sync(installed) if available is None else available
         self._settings, self._hub = settings, hub
+        self._bridge = bridge or self._bridge
         selected = select(selectors, self.host.role, known)
         for item in selected:
             if item.instance in RESERVED_INSTANCES:
@@ -139,6 +143,8 @@ class PluginHost:
             background=partial(self._start_soon, instance),
             on_stop=lambda function: self._stops.append((instance, function)),
             hub=self._hub,
+            bridge_url=self._bridge.url,
+            bridge_cert=self._bridge.cert,
             raw_settings=self._settings.get(instance, {}),
         )
 

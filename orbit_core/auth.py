@@ -76,12 +76,14 @@ class Tokens:
         *,
         expires: float | None = None,
         endpoint: str | None = None,
+        voucher: str | None = None,
         text: str | None = None,
     ) -> tuple[Token, str]:
         """Make a token and return it with its text, which is not kept.
 
-        ``expires`` is seconds from now; ``endpoint`` binds an endpoint token to one name; ``text``
-        takes an existing secret instead of a new one, and replaces the token that it was of.
+        ``expires`` is seconds from now; ``endpoint`` binds an endpoint token to one name;
+        ``voucher`` is the id of a token that this one ends with; ``text`` takes an existing secret
+        instead of a new one, and replaces the token that it was of.
 
         Raises InvalidName, and BadRequest for an ``expires`` that is not positive.
         """
@@ -94,7 +96,7 @@ class Tokens:
         text = text or "orbit_" + secrets.token_urlsafe(32)
         now = time.time()
         until = None if expires is None else now + expires
-        token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint)
+        token = Token("t" + secrets.token_hex(4), role, owner, now, until, endpoint, voucher)
         await self._keep(_Kept(token, digest(text), is_given))
         return token, text
 
@@ -106,6 +108,17 @@ class Tokens:
             await self._documents.delete(before.token.id)
             self._ended(before.token.id)
 
+    async def limit(self, token_id: str, expires: float) -> None:
+        """Let a token end that many seconds from now instead. Raises UnknownToken."""
+        for digest, kept in self._by_digest.items():
+            if kept.token.id == token_id:
+                token = attrs.evolve(kept.token, expires=time.time() + expires)
+                changed = attrs.evolve(kept, token=token)
+                await self._documents.put(token_id, to_data(changed))
+                self._by_digest[digest] = changed
+                return
+        raise UnknownToken(f"there is no token {token_id}: orbit token list shows them")
+
     async def revoke(self, token_id: str) -> None:
         """Forget a token and cut what it opened. Raises UnknownToken."""
         if all(kept.token.id != token_id for kept in self._by_digest.values()):
@@ -113,7 +126,13 @@ class Tokens:
         await self._forget(token_id)
 
     async def _forget(self, token_id: str) -> None:
-        """Delete a token, on disk first: one that only seems revoked would be back one day."""
+        """Delete a token, on disk first: one that only seems revoked would be back one day.
+
+        Those that it vouches for go before it.
+        """
+        for token in self.list():
+            if token.voucher == token_id:
+                await self._forget(token.id)
         await self._documents.delete(token_id)
         self._by_digest = {
             digest: kept for digest, kept in self._by_digest.items() if kept.token.id != token_id

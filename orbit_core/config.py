@@ -11,6 +11,7 @@ import attrs
 
 from ._codec import from_config
 from .errors import ConfigError
+from .ways.models import Tunnel
 
 T = TypeVar("T")
 
@@ -58,6 +59,8 @@ class EndpointConfig:
     """Hold an endpoint's settings, section ``[endpoint]``.
 
     A ``shared`` endpoint takes everybody's calls; others take their owner's and administrators'.
+    ``tunnel`` is the way to the bridge that a child endpoint goes, ``tunnel_via`` the login host
+    for it, and ``tunnel_dir`` the folder in which it meets its parent.
     """
 
     name: str | None = None
@@ -67,6 +70,9 @@ class EndpointConfig:
     cert: Path | None = None
     shared: bool = False
     state_dir: Path | None = None
+    tunnel: Tunnel = "none"
+    tunnel_via: str | None = None
+    tunnel_dir: Path | None = None
     log_level: LogLevel = "INFO"
     log_format: Literal["text", "json"] = "text"
 

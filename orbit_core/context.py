@@ -86,8 +86,9 @@ class PluginContext:
     ``endpoint`` and ``instance`` name where the plugin is served (``/{endpoint}/{instance}``);
     ``documents`` is its durable key-value space and ``directory`` its own folder under the state
     directory; ``hub`` is the client API (`orbit_core.AsyncBridgeClient`) over this host's own link
-    to the bridge; ``background`` starts tasks that the host owns, and ``on_stop`` takes functions
-    that it calls before it goes.
+    to the bridge, which is at ``bridge_url`` and trusted by ``bridge_cert`` if that is not None (a
+    plugin alone in a test has neither); ``background`` starts tasks that the host owns, and
+    ``on_stop`` takes functions that it calls before it goes.
     """
 
     host: HostInfo
@@ -99,6 +100,8 @@ class PluginContext:
     background: Background
     on_stop: Callable[[Callable[[], Awaitable[None]]], None]
     hub: Any
+    bridge_url: str = ""
+    bridge_cert: Path | None = None
     raw_settings: dict[str, Any] = attrs.field(factory=dict)
 
     def settings(self, kind: type[T]) -> T:

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from ._codec import from_wire, to_data
-from ._dial import Answer, Credentials, dial, pause, socket_url
+from ._dial import Answer, Credentials, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
@@ -42,6 +42,7 @@ from .errors import (
 )
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, Notification, Topology, check_name
+from .ways.reach import Reach
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,12 @@ class Endpoint:
     """Be one endpoint: its plugins, its link and its view of the topology."""
 
     def __init__(
-        self, name: str, access: Access, host: PluginHost, calls: Starter, *, shared: bool
+        self, name: str, access: Access, host: PluginHost, calls: Starter, *, config: EndpointConfig
     ) -> None:
         """Belong to the bridge that ``access`` names; `open_endpoint` makes one."""
         self.name = name
-        self.shared = shared
+        self.shared = config.shared
+        self._reach = Reach.of(name, access, config)
         self.access = access
         self.host = host
         self.topology = Topology()
@@ -137,7 +139,7 @@ class Endpoint:
         if self.link.is_broken:  # what the bridge remembers of it is no use either
             self._process = uuid.uuid4().hex
         credentials = Credentials(self.name, self._process, self._resume_key, self.link.received)
-        async with dial(self.access, credentials) as (dialed, answer):
+        async with self._reach.link(self.access, credentials) as (dialed, answer):
             self._up_since = time.monotonic()
             await self._remember(answer.resume_key)
             received = self._resume(answer)
@@ -231,12 +233,16 @@ async def open_endpoint(
         open_light_tasks() as calls,
         anyio.create_task_group() as group,
     ):
-        endpoint = Endpoint(name, access, plugin_host, calls, shared=config.shared)
+        endpoint = Endpoint(name, access, plugin_host, calls, config=config)
         await endpoint.prepare()
         async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
             plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
             await plugin_host.load(
-                config.plugins, settings=settings or {}, hub=hub, available=available
+                config.plugins,
+                settings=settings or {},
+                hub=hub,
+                bridge=access,
+                available=available,
             )
             endpoint.open_site()
             plugin_host.hooks.topology_changed(endpoint.topology)

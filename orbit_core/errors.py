@@ -13,7 +13,7 @@
     ├── Unprocessable 422         IdempotencyMismatch
     ├── TooManyRequests 429
     ├── InternalError 500         NoSessionClass
-    ├── Unavailable 503           TooManyCalls · ConnectionLost
+    ├── Unavailable 503           TooManyCalls · ConnectionLost (NoRoute)
     ├── GatewayTimeout 504        DeadlineExceeded · EndpointLost
     ├── StateUnavailable 507
     ├── ConfigError               a setting that cannot be used (never sent over HTTP)
@@ -235,6 +235,12 @@ class ConnectionLost(Unavailable):
     """Report that the bridge cannot be reached, or went away during a call."""
 
     code = "connection_lost"
+
+
+class NoRoute(ConnectionLost):
+    """Report that a way to the bridge is not open here, and why."""
+
+    code = "no_route"
 
 
 class GatewayTimeout(OrbitError):

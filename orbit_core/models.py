@@ -123,6 +123,8 @@ class Token:
     """Describe a token as the bridge keeps it: never the token itself.
 
     ``created`` and ``expires`` are seconds since the epoch; ``expires`` None means never.
+    ``voucher`` is the id of the token that vouches for this one, a child endpoint's, which ends
+    with it.
     """
 
     id: str
@@ -131,6 +133,7 @@ class Token:
     created: float
     expires: float | None = None
     endpoint: str | None = None
+    voucher: str | None = None
 
 
 @attrs.frozen

@@ -22,6 +22,7 @@ from .config import BridgeConfig, EndpointConfig, find_file, override, setting, 
 from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
+from .ways.models import TUNNELS
 
 FATAL, USAGE = 1, 2
 
@@ -53,7 +54,7 @@ class _JsonLines(logging.Formatter):
     type=click.IntRange(0, 65535),
     help="Bridge: port to listen on (8000); 0 takes a free one.",
 )
-@click.option("--name", help="Endpoint: its name (the host's).")
+@click.option("-n", "--name", help="Endpoint: its name (the host's).")
 @click.option("--url", help="Endpoint: the bridge to dial.")
 @click.option("--plugins", help="Comma-separated names, globs, 'default', 'all' or INSTANCE=NAME.")
 @click.option(
@@ -64,6 +65,17 @@ class _JsonLines(logging.Formatter):
     is_flag=True,
     default=None,
     help="Endpoint: take every client's calls, not its owner's alone.",
+)
+@click.option(
+    "--tunnel",
+    type=click.Choice(TUNNELS),
+    help="Child endpoint: its way to the bridge (none: as any other).",
+)
+@click.option("--tunnel-via", metavar="HOST", help="Child endpoint: the login host for ssh.")
+@click.option(
+    "--tunnel-dir",
+    type=click.Path(path_type=Path),
+    help="Child endpoint: the folder in which it meets its parent.",
 )
 @click.option(
     "--cert",
@@ -198,3 +210,7 @@ def _first(group: BaseExceptionGroup[OrbitError]) -> OrbitError:
         found = found.exceptions[0]
     assert isinstance(found, OrbitError)
     return found
+
+
+if __name__ == "__main__":
+    main()

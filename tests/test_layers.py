@@ -9,6 +9,7 @@ CORE = ROOT / "orbit_core"
 
 ROWS = [
     "errors _page models _tasks _guard _rates _loop _memory _checked_send",
+    "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
     "batch.system",
@@ -17,11 +18,14 @@ ROWS = [
     "batch",
     "_codec _store _lock _frames _session _lifetimes _cookies",
     "_messages",
+    "ways.ssh ways.upstream ways.relay",
     "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream",
     "_served",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _transport _pipe _answer _event_stream",
-    "client _register _proxy _metrics _openapi _inquiry _bridge_routes _dial bridge endpoint",
+    "ways.rendezvous ways.child",
+    "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial",
+    "ways.reach bridge endpoint",
     "_blocking testing command cli serve",
     "__init__",
 ]

@@ -33,6 +33,9 @@ DELETE /auth                                      401    401   401     403      
 GET    /endpoints                                 401    401   401     403      200   200  200
 POST   /endpoint/list                             401    401   401     403      200   200  200
 POST   /endpoint/disconnect/{name}                401    401   401     403      403   403  404:unknown_endpoint
+POST   /endpoint/children                         401    401   401     403      403   403  403
+PATCH  /endpoint/children/{name}                  401    401   401     403      403   403  403
+DELETE /endpoint/children/{name}                  401    401   401     403      403   403  403
 GET    /events                                    401    401   401     403      200   200  200
 GET    /plugins                                   401    401   401     403      200   200  200
 GET    /tokens                                    401    401   401     403      403   403  200
@@ -69,6 +72,10 @@ GET    /open/psij/list_jobs/{sid}                 401    401   401     403      
 POST   /open/psij/cancel/{sid}/{job_id}           401    401   401     403      200   403  200
 GET    /open/psij/output/{sid}/{job_id}           401    401   401     403      200   403  200
 GET    /open/psij/executors                       401    401   401     403      200   200  200
+POST   /open/psij/submit_tunneled/{sid}           401    401   401     403      200   403  200
+GET    /open/psij/tunnel_status/{endpoint_name}   401    401   401     403      200   200  200
+GET    /open/psij/children                        401    401   401     403      200   200  200
+POST   /open/psij/stop_child/{endpoint_name}      401    401   401     403      404:unknown_child 404:unknown_child 404:unknown_child
 
 GET    /open/sysinfo/homedir                      401    401   401     403      200   200  200
 GET    /open/sysinfo/host_role                    401    401   401     403      200   200  200
@@ -80,6 +87,9 @@ BODIES = {
     "/tokens": {"role": "client", "owner": "carol"},
     "/node/notes/add/{sid}": {"text": "hello"},
     "/open/psij/submit/{sid}": {"job_spec": {"executable": "/bin/true"}},
+    "/open/psij/submit_tunneled/{sid}": {
+        "job_spec": {"executable": "/bin/true", "arguments": ["--name", "child"]}
+    },
 }
 CODES = {"401": "401:unauthorized", "403": "403:forbidden", "404": "404:unknown_route"}
 
@@ -140,7 +150,7 @@ class Site:
 
     async def fill(self, path):
         """Return a path of which every parameter is a new thing."""
-        found = {"name": "nobody"}
+        found = {"name": "nobody", "endpoint_name": "nobody"}
         if "{id}" in path:
             token, _ = await self.deployment.bridge.tokens.create(Role.CLIENT, "carol")
             found["id"] = token.id

@@ -16,7 +16,7 @@ from pathlib import Path
 from .daemons import Daemons, wait_until
 from .packages import SLURM, install
 from .pbs import install_commands
-from .settings import ACCOUNTS, NODES, PASSWORD, USER, Ports, write_settings
+from .settings import ACCOUNTS, HERE, NODES, PASSWORD, USER, Places, Ports, write_settings
 
 _CGROUPS = Path("/sys/fs/cgroup/memory")
 _AS_MYSQL = (
@@ -35,16 +35,23 @@ _FOLDERS = ("etc", "log", "munge", "state", "spool", "database", "jobs", "pbs")
 class Cluster:
     """Own a cluster whose every file is below ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, places: Places = HERE) -> None:
         """Prepare the folders; nothing runs yet."""
         self.directory = directory
+        self.places = places
         self.environment = {"SLURM_CONF": str(directory / "etc" / "slurm.conf")}
         directory.chmod(0o755)
         for name in _FOLDERS:
             (directory / name).mkdir(mode=0o755)
         self.jobs.chmod(0o1777)
-        self._daemons = Daemons(directory / "log", self.environment)
+        self._daemons = Daemons(directory / "log", self.environment, places.login)
+        self._nodes = Daemons(directory / "log", self.environment, places.compute)
         self._ports = Ports.free()
+
+    @property
+    def ports(self) -> Ports:
+        """Return the ports that the daemons use."""
+        return self._ports
 
     @property
     def jobs(self) -> Path:
@@ -59,7 +66,7 @@ class Cluster:
     def start(self) -> None:
         """Start everything and wait until each node is idle."""
         _make_user()
-        write_settings(self.directory, self._ports)
+        write_settings(self.directory, self._ports, self.places)
         self._start_munge()
         self._start_database()
         self._start_accounting()
@@ -73,7 +80,7 @@ class Cluster:
             for user in ("root", USER):
                 self.run("scancel", f"--user={user}")
             wait_until(lambda: not self.run("squeue", "--noheader"), "the last job ends")
-        self._daemons.stop(*NODES)
+        self._nodes.stop(*NODES)
         self._daemons.stop_all()
         for name in NODES:
             with suppress(OSError):  # another cluster may use it
@@ -100,7 +107,7 @@ class Cluster:
     def start_nodes(self) -> None:
         """Start every slurmd."""
         for name in NODES:
-            self._daemons.start(name, "/usr/sbin/slurmd", "-D", "-N", name)
+            self._nodes.start(name, "/usr/sbin/slurmd", "-D", "-N", name)
         self.wait_for_nodes()
 
     def forget_jobs(self) -> None:
@@ -173,11 +180,11 @@ def _make_user() -> None:
 
 
 @contextmanager
-def open_cluster() -> Iterator[Cluster]:
+def open_cluster(places: Places = HERE) -> Iterator[Cluster]:
     """Run a cluster while the context is open."""
     install(*SLURM)
     with tempfile.TemporaryDirectory(prefix="orbit-site-") as folder:
-        cluster = Cluster(Path(folder))
+        cluster = Cluster(Path(folder), places)
         try:
             cluster.start()
             yield cluster

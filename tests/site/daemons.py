@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 PATIENCE = 30.0
@@ -22,15 +22,18 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 class Daemons:
     """Own a group of daemons, which write their logs into one folder."""
 
-    def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
-        """Start with none."""
+    def __init__(
+        self, logs: Path, environment: Mapping[str, str], inside: Sequence[str] = ()
+    ) -> None:
+        """Start with none; ``inside`` is what enters the place where they run."""
         self._logs = logs
+        self._inside = inside
         self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str | Path) -> None:
         """Run a command that stays in the foreground; it ends when this thread does."""
-        bound = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
+        bound = ["setpriv", "--pdeathsig", "TERM", "--", *self._inside, *map(str, command)]
         with (self._logs / f"{name}.out").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 bound, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -55,7 +58,7 @@ class Daemons:
     def run(self, *command: str | Path, script: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command that reads ``script`` to its end."""
         return subprocess.run(
-            list(map(str, command)), input=script, capture_output=True, text=True,
+            [*self._inside, *map(str, command)], input=script, capture_output=True, text=True,
             env=self._environment, timeout=PATIENCE,
         )  # fmt: skip
 
@@ -70,6 +73,13 @@ class Daemons:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+    def kill(self, name: str) -> None:
+        """End a daemon at once, if it is one of these, without letting it know."""
+        daemon = self._running.pop(name, None)
+        if daemon is not None:
+            daemon.kill()
+            daemon.wait()
 
     def stop_all(self) -> None:
         """End all daemons, the latest first."""

@@ -36,10 +36,23 @@ class Ports:
         return cls(first, second, third, tuple(rest))
 
 
-def write_settings(directory: Path, ports: Ports) -> None:
+@attrs.frozen
+class Places:
+    """Say where a cluster's controller and its nodes are: addresses, and commands that go there."""
+
+    login_address: str = "127.0.0.1"
+    compute_address: str = "127.0.0.1"
+    login: tuple[str, ...] = ()
+    compute: tuple[str, ...] = ()
+
+
+HERE = Places()
+
+
+def write_settings(directory: Path, ports: Ports, places: Places) -> None:
     """Write every configuration file into ``directory / "etc"``."""
     files = {
-        "slurm.conf": _slurm(directory, ports),
+        "slurm.conf": _slurm(directory, ports, places),
         "slurmdbd.conf": _slurmdbd(directory, ports),
         "gres.conf": _gres(),
         "cgroup.conf": "CgroupAutomount=yes\nCgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\n",
@@ -50,16 +63,17 @@ def write_settings(directory: Path, ports: Ports) -> None:
         path.chmod(0o600 if name == "slurmdbd.conf" else 0o644)
 
 
-def _slurm(directory: Path, ports: Ports) -> str:
+def _slurm(directory: Path, ports: Ports, places: Places) -> str:
     """Return slurm.conf; job ids differ between clusters, which share this host's cgroups."""
     host = socket.gethostname().partition(".")[0]
     nodes = "\n".join(
-        f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} {_hardware(name)}"
+        f"NodeName={name} NodeHostname={host} NodeAddr={places.compute_address} Port={port} "
+        f"{_hardware(name)}"
         for name, port in zip(NODES, ports.nodes, strict=True)
     )
     return f"""
 ClusterName={CLUSTER}
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({places.login_address})
 SlurmctldPort={ports.controller}
 FirstJobId={ports.controller}
 SlurmUser=root

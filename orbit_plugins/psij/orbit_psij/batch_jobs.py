@@ -66,6 +66,10 @@ class BatchJobs:
         self._watch.hurry(job)
         await self._batch.cancel(job)
 
+    async def nodes(self, native_id: str) -> list[str]:
+        """Return the hosts that a job runs on. Raises SchedulerUnavailable, SchedulerFailed."""
+        return await self._batch.system.job_nodes(native_id)
+
     async def resume(self, jobs: list[Job], relaunch: Callable[[Job], Awaitable[None]]) -> None:
         """Go on with jobs that an earlier process submitted, or was about to."""
         lost = [job for job in jobs if job.record.native_id is None]

@@ -10,7 +10,9 @@ import attrs
 
 from orbit_core import PluginClient
 from orbit_core.errors import GatewayTimeout, Unavailable, UnknownEndpoint
+from orbit_core.ways.models import TUNNELS
 
+from .children.errors import UnknownChild as UnknownChild
 from .models import JobSpec, JobState
 
 FIRST_POLL, POLL = 0.05, 1.0
@@ -62,6 +64,38 @@ class PSIJClient(PluginClient):
     async def cancel_job(self, job_id: str) -> dict[str, Any]:
         """End a job with all its processes, and return when it is gone."""
         return dict(await self.post(f"cancel/{self._require_session()}/{job_id}"))
+
+    async def submit_tunneled(
+        self,
+        job_spec: JobSpec | Mapping[str, Any],
+        executor: str = "local",
+        tunnel: str = "none",
+        idempotency_key: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a child endpoint in a job; return ``job_id``, ``native_id``, ``endpoint_name``.
+
+        The job's arguments name it (``--name NAME``); its executable may be left out. Raises
+        ValueError for a ``tunnel`` that is none of `orbit_core.ways.models.TUNNELS`.
+        """
+        if tunnel not in TUNNELS:
+            raise ValueError(f"tunnel must be one of {', '.join(TUNNELS)}, not {tunnel!r}")
+        spec = attrs.asdict(job_spec) if isinstance(job_spec, JobSpec) else dict(job_spec)
+        body = {"job_spec": spec, "executor": executor, "tunnel": tunnel}
+        key = idempotency_key or str(uuid.uuid4())
+        route = f"submit_tunneled/{self._require_session()}"
+        return dict(await self.post(route, body, idempotency_key=key))
+
+    async def tunnel_status(self, endpoint_name: str) -> dict[str, Any]:
+        """Return how a child endpoint's tunnel is: ``status``, ``way``, ``lost``, ``reason``."""
+        return dict(await self.get(f"tunnel_status/{endpoint_name}"))
+
+    async def list_children(self) -> list[dict[str, Any]]:
+        """Return the caller's child endpoints, as `tunnel_status` does, oldest first."""
+        return list((await self.get("children"))["children"])
+
+    async def stop_child(self, endpoint_name: str) -> dict[str, Any]:
+        """End a child endpoint with its job."""
+        return dict(await self.post(f"stop_child/{endpoint_name}"))
 
     async def executors(self) -> list[str]:
         """Return the executors that a job may name."""

@@ -81,7 +81,7 @@ def judge(record: JobRecord, ending: Ending, exit_code: int | None, message: str
     elif exit_code is not None and exit_code < 0:
         exit_code = 128 - exit_code
     if record.cancel_requested:
-        return _cancelled(exit_code)
+        return _cancelled(record, exit_code)
     if exit_code == 0:
         return Verdict(JobState.COMPLETED, 0, None)
     said = ending.words or (message if ending.exit_code is None else None)
@@ -101,7 +101,7 @@ def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> 
     if exit_code is None and report is not None:
         exit_code = 0 if report.state is BatchState.DONE else report.exit_code or None
     if record.cancel_requested:
-        return _cancelled(exit_code)
+        return _cancelled(record, exit_code)
     if failure is None or (failure.cause in _PLAIN and exit_code is not None):
         found = attrs.evolve(ending, exit_code=exit_code)
         return judge(record, found, None, _FORGOTTEN if exit_code is None else None)
@@ -115,7 +115,10 @@ _PLAIN = (FailureCause.EXIT_CODE, FailureCause.SIGNAL)
 _FORGOTTEN = "the scheduler knows the job no more, and it left no exit code"
 
 
-def _cancelled(exit_code: int | None) -> Verdict:
+def _cancelled(record: JobRecord, exit_code: int | None) -> Verdict:
+    if record.error is not None:
+        failure = Failure(FailureCause.OTHER, detail=record.error)
+        return Verdict(JobState.FAILED, exit_code, record.error, failure)
     failure = Failure(FailureCause.CANCELLED, detail="by its user")
     return Verdict(JobState.CANCELED, exit_code, "cancelled by its user", failure)
 
@@ -147,6 +150,7 @@ def news_of(record: JobRecord, ending: Ending | None = None) -> dict[str, Any]:
         "exit_code": record.exit_code,
         "message": record.message,
         "failure": None if record.failure is None else attrs.asdict(record.failure),
+        **({} if record.error is None else {"error": record.error}),
         "stdout": ending.stdout.text if ending else "",
         "stderr": ending.stderr.text if ending else "",
     }

@@ -24,7 +24,7 @@ from .batch_jobs import BatchJobs
 from .batch_options import DIALECTS
 from .errors import SubmitFailed, UnknownJob
 from .executors import OFFERED, Executors, Report
-from .files import Ending, JobFiles
+from .files import HOST, Ending, JobFiles
 from .job import Job, Notify, Verdict, judge, news_of, silent
 from .journal import Journal
 from .models import Element, JobRecord, JobState, Submission
@@ -158,6 +158,25 @@ class Jobs:
                 self._background(self._end, job)
         with anyio.move_on_after(2 * CANCEL_GRACE):
             await job.until_over()
+
+    async def fail(self, job: Job, error: str) -> None:
+        """Cancel a job that is of no use; it counts as failed, because of ``error``."""
+        job.advance(error=error)
+        await self.cancel(job)
+
+    async def nodes(self, job: Job) -> list[str]:
+        """Return the hosts that a job runs on, as its scheduler calls them.
+
+        Raises SchedulerUnavailable, SchedulerFailed.
+        """
+        if self._batch is None or not _is_batch(job) or job.record.native_id is None:
+            return [HOST]
+        return await self._batch.nodes(job.record.native_id)
+
+    def running(self, script: str) -> Job | None:
+        """Return the job whose first argument is ``script``."""
+        every = self._jobs.values()
+        return next((job for job in every if job.record.spec.arguments[:1] == [script]), None)
 
     async def discard(self, jobs: Iterable[Job]) -> None:
         """Cancel the jobs of a session that ends, and delete each once it is over."""

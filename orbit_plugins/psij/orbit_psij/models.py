@@ -129,7 +129,7 @@ class JobRecord:
 
     ``owner`` is its session's (None: everybody), ``request_key`` names the request that made it,
     ``changed`` is when it entered its state, and ``discard`` says that its session has ended, so
-    that it goes as soon as it is over.
+    that it goes as soon as it is over. ``error`` is why we ended it ourselves.
     """
 
     job_id: str
@@ -148,6 +148,7 @@ class JobRecord:
     elements: list[Element] = attrs.field(factory=list)
     cancel_requested: bool = False
     discard: bool = False
+    error: str | None = None
 
 
 @attrs.frozen
@@ -195,6 +196,7 @@ class JobStatus:
     ``stderr_offset``, in bytes: ask from there the next time. ``time`` is when the job entered its
     state, in seconds since the epoch; ``duration`` is its walltime in seconds. ``failure`` tells
     why it did not end well, which ``message`` says in words. ``elements`` are a job array's.
+    ``error`` tells why the endpoint ended the job itself: its child endpoint reached no bridge.
     """
 
     job_id: str
@@ -218,6 +220,7 @@ class JobStatus:
     stderr_offset: int
     failure: Failure | None
     elements: list[Element]
+    error: str | None = None
 
 
 def summary_of(record: JobRecord) -> JobSummary:
@@ -253,4 +256,5 @@ def status_of(record: JobRecord, stdout: tuple[str, int], stderr: tuple[str, int
         stderr_offset=stderr[1],
         failure=record.failure,
         elements=record.elements,
+        error=record.error,
     )

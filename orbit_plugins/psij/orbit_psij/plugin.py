@@ -12,16 +12,20 @@ from starlette.routing import BaseRoute
 from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
 from orbit_core.errors import BadRequest, ConfigError, OrbitError
-from orbit_core.models import Principal, Role, UIConfig
+from orbit_core.models import Principal, Role, Topology, UIConfig
 from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of, takes
 
+from .children.models import ChildSubmitted, TunnelStatus
+from .children.request import read_child
 from .client import PSIJClient
 from .files import StreamName
 from .models import LAUNCHERS, Cancelled, JobStatus, Submission, Submitted
 from .portal import UI
+from .retention import Settings
 from .specs import read_submission
 
 try:
+    from .children.children import Children
     from .jobs import Jobs
     from .session import PSIJSession
 except ModuleNotFoundError as error:
@@ -50,6 +54,7 @@ class PSIJPlugin(Plugin):
     session_ttl: ClassVar[float] = 7 * 24 * 3600
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UI
     jobs: Jobs
+    children: Children
 
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
         """Declare the routes."""
@@ -60,6 +65,10 @@ class PSIJPlugin(Plugin):
         self.add_route_post("cancel/{sid}/{job_id}", self._cancel)
         self.add_route_get("output/{sid}/{job_id}", self._output)
         self.add_route_get("executors", self._executors)
+        self.add_route_post("submit_tunneled/{sid}", self._submit_tunneled, idempotent=True)
+        self.add_route_get("tunnel_status/{endpoint_name}", self._tunnel_status)
+        self.add_route_get("children", self._list_children)
+        self.add_route_post("stop_child/{endpoint_name}", self._stop_child)
 
     @classmethod
     @hookimpl
@@ -72,12 +81,21 @@ class PSIJPlugin(Plugin):
         """Bring sessions back, then their jobs."""
         routes = await super().register_routes(context)
         await self.jobs.resume()
+        await self.children.resume()
         return routes
+
+    @hookimpl
+    async def on_topology_change(self, topology: Topology) -> None:
+        """See which children are linked."""
+        await super().on_topology_change(topology)
+        self.children.hear([name for name in topology if topology[name].liveness == "present"])
 
     async def start(self) -> None:
         """Start PSI/J and read the jobs of before."""
         self.jobs = Jobs(self.context)
         await self.jobs.open()
+        self.children = Children(self.context, self.jobs, self.context.settings(Settings).children)
+        await self.children.open()
         self.context.background(self._keep_sessions)
 
     async def stop(self) -> None:
@@ -147,6 +165,30 @@ class PSIJPlugin(Plugin):
             "executors": [{"name": name} for name in self.jobs.offered],
             "launchers": list(LAUNCHERS),
         }
+
+    @takes(Submission)
+    async def _submit_tunneled(self, request: Request) -> ChildSubmitted:
+        """Start a child endpoint: ``{"job_spec": {...}, "executor": "local", "tunnel": "none"}``.
+
+        The arguments of the job name it: ``["--name", "gpu-a"]``.
+        """
+        session = await self.session(request)
+        body = await json_body(request)
+        wanted = read_child(body, self.jobs.offered, self.context.endpoint)
+        return await self.children.submit(session, wanted)
+
+    async def _tunnel_status(self, request: Request) -> TunnelStatus:
+        """Tell how a child endpoint's tunnel is."""
+        return self.children.status(request.path_params["endpoint_name"])
+
+    async def _list_children(self, request: Request) -> dict[str, Any]:
+        """List the caller's child endpoints."""
+        return {"children": self.children.list(principal_of(request))}
+
+    async def _stop_child(self, request: Request) -> TunnelStatus:
+        """End a child endpoint with its job."""
+        name = request.path_params["endpoint_name"]
+        return await self.children.stop(name, principal_of(request))
 
 
 def _stream_parameter(request: Request) -> StreamName:

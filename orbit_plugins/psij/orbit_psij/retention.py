@@ -8,6 +8,7 @@ import attrs
 
 from orbit_core import PluginContext
 
+from .children.models import ChildSettings
 from .errors import JobExpired
 from .models import JobRecord
 
@@ -20,11 +21,12 @@ class Settings:
     """Hold the plugin's settings, section ``[plugin.psij]``.
 
     ``keep_jobs`` is how long a job that is over and its output are kept, in seconds, and
-    ``keep_jobs_count`` how many such jobs of one session.
+    ``keep_jobs_count`` how many such jobs of one session. ``children`` is a section of its own.
     """
 
     keep_jobs: float = 14 * 24 * 3600.0
     keep_jobs_count: int = 10_000
+    children: ChildSettings = attrs.field(factory=ChildSettings)
 
 
 def due(records: Iterable[JobRecord], settings: Settings, now: float) -> list[JobRecord]:

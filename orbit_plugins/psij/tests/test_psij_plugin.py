@@ -22,7 +22,7 @@ SUMMARY_KEYS = {
 }
 STATUS_KEYS = SUMMARY_KEYS | {
     *("message", "directory", "duration", "stdout", "stderr", "stdout_offset", "stderr_offset"),
-    *("failure", "elements"),
+    *("failure", "elements", "error"),
 }
 Fault = Callable[[httpx.Response], tuple[int, str]]
 

@@ -1,0 +1,130 @@
+"""Run a bridge and a login endpoint in the places of a network; a test may kill them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import psutil
+import trustme
+
+from orbit_core.client import AsyncBridgeClient
+
+from .cluster import Cluster
+from .daemons import Daemons, wait_until
+from .network import BRIDGE, BRIDGE_PORT, Network
+
+SERVE, ORBIT = (Path(sys.executable).with_name(name) for name in ("orbit-serve", "orbit"))
+
+SETTINGS = """\
+[plugin.psij.children]
+login_host = "login"
+ssh_options = ["-F", {ssh_config}]
+setup = ["export ORBIT_TEST_SETUP=done"]
+"""
+
+
+class Outpost:
+    """Own one bridge and one login endpoint, whose every file is below ``directory``."""
+
+    def __init__(self, directory: Path, network: Network, cluster: Cluster) -> None:
+        """Prepare certificates and settings; nothing runs yet."""
+        self.directory = directory
+        self.network = network
+        self.cluster = cluster
+        self.cert = directory / "bridge.pem"
+        issued = trustme.CA().issue_cert(BRIDGE, network.bridge_from_here)
+        issued.cert_chain_pems[0].write_to_path(str(self.cert))
+        issued.private_key_pem.write_to_path(str(directory / "bridge.key"))
+        (directory / "bridge.key").chmod(0o600)
+        settings = SETTINGS.format(ssh_config=json.dumps(str(network.ssh_config())))
+        (directory / "orbit.toml").write_text(settings)
+        environment = {**cluster.environment, "XDG_STATE_HOME": str(directory / "state")}
+        self._outside = Daemons(directory, environment, network.inside("bridge"))
+        self._login = Daemons(directory, environment, network.inside("login"))
+
+    @property
+    def children(self) -> Path:
+        """Return the folder in which the login endpoint keeps what its children need."""
+        return self.directory / "login" / "plugins" / "psij" / "children"
+
+    def client(self) -> AsyncBridgeClient:
+        """Return a client that speaks for the administrator, from this host."""
+        token = (self.directory / "bridge" / "admin.token").read_text()
+        url = f"https://{self.network.bridge_from_here}:{BRIDGE_PORT}"
+        return AsyncBridgeClient(url, self.cert, token)
+
+    def start_bridge(self) -> None:
+        """Start the bridge, for the first time or again."""
+        self._outside.start(
+            "bridge", SERVE, "--role", "bridge", "--host", "0.0.0.0", "--port", str(BRIDGE_PORT),
+            "--cert", self.cert, "--key", self.directory / "bridge.key", "--plugins", "",
+            "--state-dir", self.directory / "bridge",
+        )  # fmt: skip
+        path = f"https://{BRIDGE}:{BRIDGE_PORT}/health"
+        self._outside.wait_for("bridge", "curl", "-fsS", "--cacert", self.cert, path)
+
+    async def start_login(self) -> None:
+        """Start the login endpoint, for the first time or again, and wait until it is linked."""
+        file = self.directory / "login.token"
+        async with self.client() as client:
+            if not file.exists():
+                made = await client.create_token("endpoint", "admin", endpoint="login")
+                file.touch(0o600)
+                file.write_text(made["token"])
+            self._login.start(
+                "login", SERVE, "--role", "endpoint", "--name", "login", "--url",
+                f"https://{BRIDGE}:{BRIDGE_PORT}", "--cert", self.cert, "--token-file", file,
+                "--plugins", "psij", "--state-dir", self.directory / "login", "--config",
+                self.directory / "orbit.toml",
+            )  # fmt: skip
+            await client.wait_for_endpoint("login", timeout=30)
+
+    async def orbit(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run the command line as the administrator, from this host."""
+        url = f"https://{self.network.bridge_from_here}:{BRIDGE_PORT}"
+        token = self.directory / "bridge" / "admin.token"
+        options = ["--url", url, "--cert", str(self.cert), "--token-file", str(token)]
+        return await anyio.run_process([str(ORBIT), *options, *arguments])
+
+    def kill(self, name: str) -> None:
+        """End the bridge or the login endpoint as abruptly as the kernel can."""
+        for owner in (self._outside, self._login):
+            owner.kill(name)
+
+    def stop(self) -> None:
+        """End both."""
+        self._login.stop_all()
+        self._outside.stop_all()
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Return the processes in whose command line each word occurs."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if all(word in line for word in words):
+                found.append(process)
+        return found
+
+    def logs(self) -> list[Path]:
+        """Return every log, and what jobs printed."""
+        jobs = (self.directory / "login" / "plugins" / "psij").rglob("*")
+        slurm = (self.cluster.directory / "log").iterdir()
+        found = [*self.directory.glob("*.out"), *jobs, *slurm]
+        return [path for path in found if path.is_file() and path.name != "token"]
+
+    def traces(self) -> list[str]:
+        """Return what is left of children: processes, files, jobs."""
+        folder = str(self.children)
+        found = [" ".join(process.info["cmdline"]) for process in self.processes(folder)]
+        if self.children.exists():
+            found += [str(path) for path in self.children.iterdir() if path.is_dir()]
+        return found + self.cluster.run("squeue", "--noheader", "--format=%i %j").splitlines()
+
+    def wait_until_clear(self) -> None:
+        """Wait until nothing is left of children."""
+        try:
+            wait_until(lambda: not self.traces(), "everything of the children is gone")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.traces()}") from None
