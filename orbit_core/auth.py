@@ -110,12 +110,12 @@ class Tokens:
 
     async def limit(self, token_id: str, expires: float) -> None:
         """Let a token end that many seconds from now instead. Raises UnknownToken."""
-        for digest, kept in self._by_digest.items():
+        for key, kept in self._by_digest.items():
             if kept.token.id == token_id:
                 token = attrs.evolve(kept.token, expires=time.time() + expires)
                 changed = attrs.evolve(kept, token=token)
                 await self._documents.put(token_id, to_data(changed))
-                self._by_digest[digest] = changed
+                self._by_digest[key] = changed
                 return
         raise UnknownToken(f"there is no token {token_id}: orbit token list shows them")
 
