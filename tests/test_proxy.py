@@ -5,7 +5,6 @@ import anyio
 import httpx
 import pytest
 
-from orbit_core._frames import RequestHead
 from orbit_core.config import BridgeConfig
 from orbit_core.errors import BodyTooLarge, EndpointLost, UnknownEndpoint
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
@@ -264,14 +263,6 @@ async def test_calls_end_typed_when_their_endpoint_is_lost(deployment, http):
         deployment.endpoints["node"].link.cut()
     assert fault_code(replies[0]) == (504, EndpointLost.code)
     assert fault_code(await http.get("/node/probe/echo")) == (404, UnknownEndpoint.code)
-
-
-async def test_a_call_on_a_socket_that_was_just_cut_goes_out_on_the_next_one(deployment):
-    link = deployment.bridge.registry.get("node").link
-    link._socket.abort()
-    stream = link.call(RequestHead("GET", b"/nothing", [], {}), b"", fin=True)
-    with anyio.fail_after(10):
-        assert (await stream.response()).status == 404
 
 
 async def test_an_answer_that_breaks_off_does_not_look_complete(http):

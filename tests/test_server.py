@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from orbit_core import _http, _proxy
 from orbit_core._codec import to_data
-from orbit_core._frames import Kind, frame_header, message_header, pack_value
+from orbit_core._frames import Kind, RequestHead, frame_header, message_header, pack_value
 from orbit_core._registry import Hello
 from orbit_core._server import unsent_bytes
 from orbit_core.bridge import open_bridge
@@ -129,6 +129,15 @@ async def test_what_an_endpoint_says_before_anybody_listens_is_heard(
             assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
             await stream.send(sent)
             await until(lambda: f"endpoint hasty {end}" in caplog.text)
+
+
+async def test_a_call_on_a_socket_that_was_just_cut_goes_out_on_the_next_one(tmp_path):
+    async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment:
+        link = deployment.bridge.registry.get("node").link
+        link._socket.abort()
+        stream = link.call(RequestHead("GET", b"/nothing", [], {}), b"", fin=True)
+        with anyio.fail_after(30):
+            assert (await stream.response()).status == 404
 
 
 async def test_a_handshake_that_is_none_is_refused(tmp_path):

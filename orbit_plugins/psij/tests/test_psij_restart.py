@@ -105,11 +105,12 @@ def undo_start(directory: Path, job_id: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_job_outlives_its_endpoint_and_is_found_again(
-    tmp_path: Path, open_user: Any, number: signal.Signals
+    tmp_path: Path, open_user: Any, until: Any, number: signal.Signals
 ) -> None:
     gate = tmp_path / "gate"
     script = f"echo one; until [ -e {gate} ]; do sleep 0.02; done; echo two; exit 5"
     [job] = await run_and_kill(tmp_path / "s", [shell(script)], number)
+    await until(lambda: exists(tmp_path / "s", job, "start"))
     async with open_user(tmp_path / "s") as user:
         found = await user.until_prints(job["job_id"], "one")
         assert (found["state"], found["native_id"]) == ("ACTIVE", job["native_id"])
