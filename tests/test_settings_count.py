@@ -11,7 +11,8 @@ from orbit_core.models import HostInfo, HostRole
 pytestmark = pytest.mark.anyio
 
 LOGGED = {"log_level", "log_format"}
-"""Settings of a process, which `tests.test_serve` tests."""
+TUNNELLED = {"tunnel", "tunnel_via"}
+"""Settings of a process, which `orbit-serve` reads and its tests try."""
 
 
 def watched(kind, **settings):
@@ -49,7 +50,7 @@ async def test_every_setting_of_an_endpoint_counts(tmp_path):
     async with open_endpoint(config, HostInfo(HostRole.STANDALONE)):
         pass
 
-    assert settings_of(EndpointConfig) - asked == LOGGED
+    assert settings_of(EndpointConfig) - asked == LOGGED | TUNNELLED
 
 
 def test_every_setting_of_a_client_counts():
