@@ -126,10 +126,17 @@ async def test_a_revoked_token_is_over_at_once_and_for_good(tmp_path):
         assert again.list() == [other]
 
 
-async def test_a_token_that_does_not_exist_cannot_be_revoked(tokens):
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda tokens: tokens.revoke("t0"), id="revoked"),
+        pytest.param(lambda tokens: tokens.limit("t0", 1.0), id="limited"),
+    ],
+)
+async def test_a_token_that_does_not_exist_cannot_be_changed(tokens, change):
     await tokens.create(Role.CLIENT, "alice")
     with pytest.raises(UnknownToken) as told:
-        await tokens.revoke("t0")
+        await change(tokens)
 
     assert (told.value.status, told.value.code) == (404, "unknown_token")
     assert told.value.detail == "there is no token t0: orbit token list shows them"

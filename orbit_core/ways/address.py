@@ -9,6 +9,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import psutil
+from anyio.abc import ByteStream
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -62,15 +63,18 @@ def free_port() -> int:
 async def first_open(hosts: Sequence[str], port: int, *, patience: float) -> str | None:
     """Return the first of ``hosts`` that takes a connection, None if none does."""
     found: list[str] = []
+
+    async def note(host: str, stream: ByteStream) -> None:
+        found.append(host)
+        group.cancel_scope.cancel()
+        await anyio.aclose_forcefully(stream)
+
+    async def look(host: str) -> None:
+        with suppress(OSError):
+            await note(host, await anyio.connect_tcp(host, port))
+
     with anyio.move_on_after(patience):
         async with anyio.create_task_group() as group:
             for host in hosts:
-
-                async def probe(host: str = host) -> None:
-                    with suppress(OSError):
-                        async with await anyio.connect_tcp(host, port):
-                            found.append(host)
-                            group.cancel_scope.cancel()
-
-                group.start_soon(probe)
+                group.start_soon(look, host)
     return found[0] if found else None

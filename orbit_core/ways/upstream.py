@@ -1,6 +1,7 @@
 """Open a connection to the bridge as a relay does: through the proxy that the environment names."""
 
 import base64
+from contextlib import AsyncExitStack
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -37,26 +38,37 @@ async def open_upstream(url: str) -> tuple[ByteStream, bytes]:
 
 
 async def _through(proxy: str, target: str) -> tuple[ByteStream, bytes]:
-    """Ask an HTTP proxy for a connection (RFC 9110, section 9.3.6)."""
-    parts = urlsplit(proxy)
+    """Connect by way of an HTTP proxy."""
     host, port = host_and_port(proxy)
-    stream: ByteStream = (
-        await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)
-        if parts.scheme == "https"
-        else await anyio.connect_tcp(host, port)
-    )
+    request = _request(proxy, target)
+    if proxy.startswith("https:"):
+        stream: ByteStream = await anyio.connect_tcp(
+            host, port, tls=True, tls_standard_compatible=False
+        )
+    else:
+        stream = await anyio.connect_tcp(host, port)
+    return await _ask(stream, request, host)
+
+
+def _request(proxy: str, target: str) -> bytes:
+    """Return what asks a proxy for a connection (RFC 9110, section 9.3.6)."""
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    parts = urlsplit(proxy)
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(secret.encode()).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def _ask(stream: ByteStream, request: bytes, host: str) -> tuple[ByteStream, bytes]:
+    """Send a request to a proxy, and return the connection that it gives."""
     reader = BufferedByteReceiveStream(stream)
-    try:
-        await stream.send("\r\n".join([*lines, "", ""]).encode())
+    async with AsyncExitStack() as undo:
+        undo.push_async_callback(anyio.aclose_forcefully, stream)
+        await stream.send(request)
         head = await reader.receive_until(b"\r\n\r\n", HEAD_LIMIT)
         _check(head.split(b"\r\n", 1)[0].decode("latin-1"), host)
-    except BaseException:
-        await anyio.aclose_forcefully(stream)
-        raise
+        undo.pop_all()
     return stream, reader.buffer
 
 
