@@ -6,6 +6,7 @@ import click
 
 from orbit_core.command import on_endpoint, open_plugin, show, table
 
+from .allocation import allocation, allocation_options
 from .models import LAUNCHERS, JobState
 
 _COLUMNS = ["job_id", "state", "exit_code", "executor", "name", "executable"]
@@ -22,13 +23,8 @@ def commands() -> None:
 @click.option("--name", help="What to call the job.")
 @click.option("--dir", "directory", metavar="PATH", help="Where to run it.")
 @click.option("--env", metavar="KEY=VALUE", multiple=True, help="A variable for it; repeatable.")
-@click.option("--duration", type=click.IntRange(min=1), metavar="SECONDS", help="Its walltime.")
-@click.option("--queue", help="The queue or partition.")
-@click.option("--account", help="Who pays.")
-@click.option("--reservation", help="The reservation.")
-@click.option("--nodes", type=click.IntRange(min=1), help="How many nodes it gets.")
+@allocation_options
 @click.option("--processes-per-node", type=click.IntRange(min=1), help="Processes on each node.")
-@click.option("--gpus-per-node", type=click.IntRange(min=1), help="GPUs on each node.")
 @click.option("--launcher", type=click.Choice(LAUNCHERS), help="What starts its processes.")
 @click.option("--count", type=click.IntRange(min=1), help="Make it an array of so many.")
 @click.option("--after-ok", metavar="JOB", multiple=True, help="Wait until it has completed.")
@@ -60,6 +56,7 @@ def submit(
 
 
 def _spec_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    asked = allocation(options)
     return {
         "executable": command[0],
         "arguments": list(command[1:]),
@@ -67,16 +64,10 @@ def _spec_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any
         "directory": options["directory"],
         "environment": dict(_pair(entry, "--env") for entry in options["env"]),
         "launcher": options["launcher"],
-        "attributes": {
-            "duration": options["duration"],
-            "queue_name": options["queue"],
-            "account": options["account"],
-            "reservation_id": options["reservation"],
-        },
+        "attributes": asked["attributes"],
         "resources": {
-            "node_count": options["nodes"],
+            **asked["resources"],
             "processes_per_node": options["processes_per_node"],
-            "gpus_per_node": options["gpus_per_node"],
         },
         "custom_attributes": dict(_pair(entry, "--set") for entry in options["custom"]),
         "count": options["count"],

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from orbit_psij import PSIJClient
-from orbit_psij.children.cli import Walltime
+from orbit_psij.allocation import Walltime
 from orbit_psij.children.errors import UnknownChild
 from orbit_psij.children.request import read_child
 from orbit_psij.children.reverse import check_request

@@ -1,6 +1,5 @@
 """Offer ``orbit spawn``, ``orbit stop`` and ``orbit children``: child endpoints from a shell."""
 
-import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,39 +9,18 @@ import click
 from orbit_core.command import json_option, on_endpoint, open_client, open_plugin, show, table
 from orbit_core.errors import OrbitError
 from orbit_core.ways.models import TUNNELS
+from orbit_psij.allocation import allocation, allocation_options
 
 POLL = 0.5
 """Seconds between looks at a child that is on its way."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _COLUMNS = ["endpoint_name", "stage", "way", "tunnel", "job_id", "reason"]
-
-
-class Walltime(click.ParamType[int]):
-    """Read ``90s``, ``30m``, ``1h``, ``1h30m``, ``2d``, or plain seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Return the seconds."""
-        text = str(value)
-        if text.isascii() and text.isdecimal() and int(text) > 0:
-            return int(text)
-        if not re.fullmatch(r"(\d{1,6}[smhd])+", text, re.ASCII):
-            self.fail(f"{text!r} is no duration, such as 90s, 30m, 1h or 2d", param, ctx)
-        parts = re.findall(r"(\d+)([smhd])", text)
-        return sum(int(number) * _UNITS[unit] for number, unit in parts)
 
 
 @click.command()
 @on_endpoint
 @click.option("--name", required=True, help="What to call the child, below ENDPOINT's name.")
-@click.option("--queue", help="The queue or partition.")
-@click.option("--account", help="Who pays.")
-@click.option("--reservation", help="The reservation.")
-@click.option("--nodes", type=click.IntRange(min=1), help="How many nodes it gets.")
-@click.option("--gpus-per-node", type=click.IntRange(min=1), help="GPUs on each node.")
-@click.option("--time", "duration", type=Walltime(), help="Its walltime, as 1h or 30m.")
+@allocation_options
 @click.option(
     "--tunnel",
     type=click.Choice(TUNNELS),
@@ -67,19 +45,7 @@ def spawn(context: click.Context, /, endpoint: str, as_json: bool, **options: An
 
 def _spec_of(options: dict[str, Any]) -> dict[str, Any]:
     plugins = [] if options["plugins"] is None else ["--plugins", options["plugins"]]
-    return {
-        "arguments": ["--name", options["name"], *plugins],
-        "attributes": {
-            "duration": options["duration"],
-            "queue_name": options["queue"],
-            "account": options["account"],
-            "reservation_id": options["reservation"],
-        },
-        "resources": {
-            "node_count": options["nodes"],
-            "gpus_per_node": options["gpus_per_node"],
-        },
-    }
+    return {"arguments": ["--name", options["name"], *plugins], **allocation(options)}
 
 
 def _follow(client: Any, name: str, *, quiet: bool) -> dict[str, Any]:
