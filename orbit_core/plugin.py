@@ -4,7 +4,7 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +67,7 @@ class Plugin:
             context.documents.part("sessions"),
             self.session_ttl,
             on_end=partial(context.notifier.forget, self.instance_name),
+            busy=self.busy_sessions,
         )
         self._idempotency = Idempotency(context.documents.part("replies"))
         self._add_standard_routes()
@@ -101,6 +102,10 @@ class Plugin:
     async def on_topology_change(self, topology: Topology) -> None:
         """Let sessions of endpoints that are gone run out; who overrides this calls it."""
         self.sessions.hear_topology(topology)
+
+    def busy_sessions(self) -> Collection[str]:
+        """Return the ids of sessions that work by themselves: meanwhile they count as used."""
+        return ()
 
     async def start(self) -> None:
         """Begin work, before sessions come back and before the first request."""

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import anyio
@@ -69,15 +69,18 @@ class Sessions:
         idle_ttl: float,
         *,
         on_end: Callable[[str], None] = lambda sid: None,
+        busy: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Take what builds a session, where records are kept, and the idle seconds (0: never).
 
-        ``on_end(sid)`` is called when a session is over.
+        ``on_end(sid)`` is called when a session is over; ``busy()`` names those that are in use
+        though nobody asks for them.
         """
         self._factory = factory
         self._documents = documents
         self._lifetimes = Lifetimes(idle_ttl)
         self._on_end = on_end
+        self._busy = busy
         self._entries: dict[str, _Entry] = {}
         self._dormant: dict[str, SessionRecord] = {}
         self._expired: dict[str, str | None] = {}
@@ -183,6 +186,9 @@ class Sessions:
 
     async def sweep(self) -> None:
         """Close what outlived its policy, and write down the accesses since the last sweep."""
+        for sid in self._busy():
+            if sid in self._entries:
+                self._entries[sid].access.touched = self._clock()
         for entry in list(self._entries.values()):
             if entry.ready.is_set() and self._is_over(entry):
                 await self._expire(entry)

@@ -337,6 +337,25 @@ async def test_an_idle_time_of_zero_means_for_ever(store, clock):
     assert len(found) == 1
 
 
+async def test_a_session_that_works_by_itself_has_its_time_again(store, clock):
+    busy = {"works", "unknown"}
+    found = sessions_in(store, clock, busy=lambda: busy)
+    for sid in ("works", "rests"):
+        await found.register(ALICE, {"sid": sid, "ttl": 5})
+    clock.now += 6
+    await found.sweep()
+    assert found.visible_to(ALICE) == ["works"]
+
+    busy.clear()
+    clock.now += 4
+    await found.sweep()
+    assert found.visible_to(ALICE) == ["works"]
+
+    clock.now += 2
+    await found.sweep()
+    assert found.visible_to(ALICE) == []
+
+
 @pytest.mark.parametrize("act", ["get", "register"])
 async def test_an_access_gives_a_session_its_time_again(sessions, clock, act):
     await sessions.register(ALICE, {"sid": "s", "ttl": 5})

@@ -1,18 +1,16 @@
 """Serve jobs on an endpoint."""
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, ClassVar
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute
 
 from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
-from orbit_core.errors import BadRequest, ConfigError, OrbitError
-from orbit_core.models import Principal, Role, Topology, UIConfig
+from orbit_core.errors import BadRequest, ConfigError
+from orbit_core.models import Topology, UIConfig
 from orbit_core.web import flag_parameter, integer_parameter, json_body, principal_of, takes
 
 from .children.models import ChildSubmitted, TunnelStatus
@@ -32,12 +30,6 @@ except ModuleNotFoundError as error:
     raise ConfigError(
         f"{error.name} is not installed here: pip install 'orbit-psij[endpoint]'"
     ) from error
-
-
-KEEP_INTERVAL = 300.0
-"""Seconds between notes that a session with unfinished jobs is in use."""
-
-_ITSELF = Principal("psij", Role.ADMIN)
 
 
 class PSIJPlugin(Plugin):
@@ -90,25 +82,21 @@ class PSIJPlugin(Plugin):
         await super().on_topology_change(topology)
         self.children.hear([name for name in topology if topology[name].liveness == "present"])
 
+    def busy_sessions(self) -> set[str]:
+        """Return the sessions that have a job which is not over."""
+        return self.jobs.busy_sids()
+
     async def start(self) -> None:
         """Start PSI/J and read the jobs of before."""
         self.jobs = Jobs(self.context)
         await self.jobs.open()
         self.children = Children(self.context, self.jobs, self.context.settings(Settings).children)
         await self.children.open()
-        self.context.background(self._keep_sessions)
 
     async def stop(self) -> None:
         """Leave the jobs running."""
         await super().stop()
         await self.jobs.close()
-
-    async def _keep_sessions(self) -> None:
-        while True:
-            await anyio.sleep(KEEP_INTERVAL)
-            for sid in self.jobs.busy_sids():
-                with suppress(OrbitError):  # it has ended, and its job is about to
-                    await self.sessions.get(_ITSELF, sid)
 
     def _create_session(self, sid: str, **settings: Any) -> PSIJSession:
         return PSIJSession(sid, self.jobs, **settings)

@@ -8,9 +8,9 @@ from typing import Any
 import anyio
 import httpx
 import orbit_psij.jobs
-import orbit_psij.plugin
 import pytest
 
+import orbit_core.plugin
 from orbit_core.testing import ALICE
 from orbit_core.web import Site
 
@@ -122,11 +122,11 @@ async def test_a_session_of_the_same_name_does_not_see_the_old_ones_jobs(
 
 
 @pytest.fixture
-def quick_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orbit_psij.plugin, "KEEP_INTERVAL", 0.05)
+def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orbit_core.plugin, "SWEEP_INTERVAL", 0.05)
 
 
-@pytest.mark.usefixtures("quick_keeping")
+@pytest.mark.usefixtures("quick_sweeps")
 async def test_a_running_job_keeps_its_session(tmp_path: Path, open_user: Any, until: Any) -> None:
     async with open_user(tmp_path) as user:
         await user.post("register_session", {"sid": "brief", "ttl": 0.4})

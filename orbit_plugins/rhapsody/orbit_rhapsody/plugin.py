@@ -1,19 +1,17 @@
 """Serve tasks on an endpoint."""
 
 import inspect
-from contextlib import suppress
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-import anyio
 import msgpack
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from orbit_core import HostInfo, HostRole, Plugin, hookimpl
 from orbit_core.context import PluginContext
-from orbit_core.errors import ConfigError, InvalidBody, OrbitError
-from orbit_core.models import Principal, Role, UIConfig
+from orbit_core.errors import ConfigError, InvalidBody
+from orbit_core.models import UIConfig
 from orbit_core.web import integer_parameter, json_body, read_body
 
 from .client import RhapsodyClient
@@ -30,15 +28,10 @@ except ModuleNotFoundError as error:
         f"{error.name} is not installed here: pip install 'orbit-rhapsody[endpoint]'"
     ) from error
 
-KEEP_INTERVAL = 60.0
-"""Seconds between notes that a session with unfinished tasks is in use."""
-
 LONGEST_WAIT = 60.0
 """Seconds that one request waits at most."""
 
 MSGPACK = "application/msgpack"
-
-_ITSELF = Principal("rhapsody", Role.ADMIN)
 
 
 class RhapsodyPlugin(Plugin):
@@ -72,23 +65,19 @@ class RhapsodyPlugin(Plugin):
         """Serve where work may run: neither on a login node nor on the bridge."""
         return host.role in (HostRole.COMPUTE, HostRole.STANDALONE)
 
+    def busy_sessions(self) -> list[str]:
+        """Return the sessions that have a task which is not over, or whose results are followed."""
+        return [session.sid for session in self._live if session.is_busy]
+
     async def start(self) -> None:
         """Read the tasks of before."""
         self.engine = Engine(self.context)
         await self.engine.open()
-        self.context.background(self._keep_sessions)
 
     async def stop(self) -> None:
         """End the tasks that run: they cannot go on without the endpoint."""
         await super().stop()
         await self.engine.close()
-
-    async def _keep_sessions(self) -> None:
-        while True:
-            await anyio.sleep(KEEP_INTERVAL)
-            for sid in [session.sid for session in self._live if session.is_busy]:
-                with suppress(OrbitError):  # it has ended meanwhile
-                    await self.sessions.get(_ITSELF, sid)
 
     def _create_session(self, sid: str, **settings: Any) -> RhapsodySession:
         fixed = (self.engine, self.context.background)
