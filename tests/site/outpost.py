@@ -98,6 +98,14 @@ class Outpost:
         self._login.stop_all()
         self._outside.stop_all()
 
+    def tunnels(self, *arguments: str) -> list[psutil.Process]:
+        """Return the ssh processes that were given each of the arguments."""
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "ssh" and {*arguments} <= {*(process.info["cmdline"] or [])}
+        ]
+
     def processes(self, *words: str) -> list[psutil.Process]:
         """Return the processes in whose command line each word occurs."""
         found = []

@@ -198,7 +198,7 @@ async def test_a_child_comes_back_when_its_parent_or_the_bridge_does(
         outpost.start_bridge()
         await user.bridge.wait_for_endpoint("login", timeout=30)
     else:
-        assert not outpost.processes("ssh", "-R")
+        assert not outpost.tunnels("-R")
         await outpost.start_login()
 
     await user.until_answers()
@@ -298,7 +298,7 @@ async def test_a_forged_request_for_a_tunnel_is_refused(
     wait_until(lambda: answer()["request"] == "forged", "the parent answers")
     assert answer()["port"] is None
     assert reason in answer()["reason"]
-    assert not outpost.processes("ssh", "-R", "node04")
+    assert not outpost.tunnels("-R", "node04")
 
 
 async def test_a_child_is_spawned_and_stopped_from_a_shell(outpost, network, walled_cluster):
