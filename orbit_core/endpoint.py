@@ -18,9 +18,10 @@ from ._dial import Answer, Credentials, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
+from ._link_transport import LinkTransport, expire_calls
 from ._registry import Hello
 from ._tasks import Starter, open_light_tasks
-from ._transport import LinkTransport, expire_calls, trust
+from ._transport import trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import (
