@@ -10,12 +10,12 @@ PATIENCE = 30.0
 """Seconds in which a daemon must serve, and in which it must end."""
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Look at a condition again and again. Raises TimeoutError that says ``what`` was awaited."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {PATIENCE:g} s")
+            raise TimeoutError(f"{what}: not within {patience:g} s")
         time.sleep(0.02)
 
 
