@@ -29,13 +29,15 @@ from orbit_core.batch import (
     SchedulerFailed,
     run,
 )
-from orbit_core.batch.commands import DEADLINE
 
 from .batch_options import Dialect, Scheduler, Ticket
 from .models import JobSpec
 from .tracked import translated
 
 logger = logging.getLogger(__name__)
+
+ANSWER_DEADLINE = 10.0
+"""Seconds that a command has which asks, or cancels."""
 
 _STATES = {
     psij.JobState.NEW: JobState.PENDING,
@@ -192,7 +194,7 @@ class ForeignScheduler:
         self.name = name
         self._executor = executor
 
-    async def run(self, *command: str, deadline: float = DEADLINE) -> Output:
+    async def run(self, *command: str, deadline: float = ANSWER_DEADLINE) -> Output:
         """Run a command. Raises SchedulerUnavailable."""
         return await run(*command, deadline=deadline)
 
