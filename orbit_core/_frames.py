@@ -11,8 +11,8 @@ acknowledges and is itself not counted. Unknown kinds are ignored: a newer peer 
     CANCEL    both               the stream is over: the caller left, or an error says why
     EVENT     endpoint → bridge  a notification
     HELLO     endpoint → bridge  who joins: role, plugins, version
-    WELCOME   bridge → endpoint  the topology on joining
-    TOPOLOGY  bridge → endpoint  what changed
+    WELCOME   bridge → endpoint  it is registered
+    TOPOLOGY  bridge → endpoint  who is connected: the whole, then what changed
     SHUTDOWN  bridge → endpoint  leave, for the reason given
 """
 

@@ -94,6 +94,7 @@ class Member:
     info: EndpointInfo | None = None
     shared: bool = False
     packed: bytes = b""
+    has_whole: bool = False
     suspect_since: float | None = None
     notifications: int = 0
     callers: Counter[str] = attrs.field(factory=Counter)
@@ -250,8 +251,7 @@ class Registry:
         member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
         member.shared = hello.shared
         self._note(member)
-        known = [member.packed for member in self._members.values() if member.info is not None]
-        member.link.send(Kind.WELCOME, 0, pack_joined(known))
+        member.link.send(Kind.WELCOME, 0, b"")
         logger.info(
             "endpoint %s joins from %s with %s",
             member.name,
@@ -283,25 +283,34 @@ class Registry:
             await self._change.wait()
             self._change = anyio.Event()
             changed, self._changed = self._changed, set()
-            payload = self._pack_changes(changed)
-            for member in self.members:
-                member.link.send(Kind.TOPOLOGY, 0, payload)
+            self._tell(changed)
             topology = self.topology()
             for callback in self._on_change:
                 callback(topology)
             await anyio.sleep(TOPOLOGY_INTERVAL)
 
+    def _tell(self, changed: set[str]) -> None:
+        """Send who changed to everybody, and everything to those who have just joined."""
+        change = self._pack_changes(changed)
+        whole = b""
+        for member in self.members:
+            if member.has_whole:
+                member.link.send(Kind.TOPOLOGY, 0, change)
+            elif member.info is not None:
+                whole = whole or self._pack_whole()
+                member.link.send(Kind.TOPOLOGY, 0, whole)
+                member.has_whole = True
+
+    def _pack_whole(self) -> bytes:
+        known = [member.packed for member in self._members.values() if member.info is not None]
+        return pack_joined([pack_value("whole") + pack_joined(known)])
+
     def _pack_changes(self, names: set[str]) -> bytes:
         present = [member for name in names if (member := self._members.get(name)) is not None]
-        return pack_value(
-            {
-                "changed": {
-                    member.name: to_data(member.info)
-                    for member in present
-                    if member.info is not None
-                },
-                "gone": sorted(names - {member.name for member in present}),
-            }
+        changed = [member.packed for member in present if member.info is not None]
+        gone = sorted(names - {member.name for member in present})
+        return pack_joined(
+            [pack_value("changed") + pack_joined(changed), pack_value("gone") + pack_value(gone)]
         )
 
     async def _expire(self) -> None:

@@ -21,6 +21,7 @@ from ._frames import Kind
 from ._host import PluginHost, open_host
 from ._http import Connection
 from ._link import Link
+from ._link_transport import LinkTransport, expire_calls
 from ._metrics import BridgeCollector
 from ._pipe import connect
 from ._proxy import Proxy
@@ -29,7 +30,6 @@ from ._register import Registrar
 from ._registry import Registry
 from ._server import check_exposure, serve
 from ._tasks import open_light_tasks, open_tasks
-from ._transport import LinkTransport, expire_calls
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private

@@ -18,9 +18,10 @@ from ._dial import Answer, Credentials, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._host import PluginHost, open_host
 from ._link import Link
+from ._link_transport import LinkTransport, expire_calls
 from ._registry import Hello
 from ._tasks import Starter, open_light_tasks
-from ._transport import LinkTransport, expire_calls, trust
+from ._transport import trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import (
@@ -181,19 +182,20 @@ class Endpoint:
     def _take(self, kind: Kind, payload: memoryview) -> None:
         match kind:
             case Kind.WELCOME:
-                self._hear_topology({"changed": unpack_map(payload)}, Topology())
                 self._has_linked = True
                 self.linked.set()
             case Kind.TOPOLOGY:
-                self._hear_topology(unpack_map(payload), self.topology)
+                self._hear_topology(unpack_map(payload))
             case Kind.SHUTDOWN:
                 reason = unpack_map(payload).get("reason", "")
                 self.fail(Forbidden(f"the bridge told this endpoint to leave: {reason}"))
 
-    def _hear_topology(self, change: dict[str, Any], before: Topology) -> None:
-        gone = set(change.get("gone", ()))
-        endpoints = {name: info for name, info in before.endpoints.items() if name not in gone}
-        for name, data in change.get("changed", {}).items():
+    def _hear_topology(self, told: dict[str, Any]) -> None:
+        """Take who is connected: the ``whole``, or who ``changed`` and who is ``gone``."""
+        gone = set(told.get("gone", ()))
+        before = {} if "whole" in told else self.topology.endpoints
+        endpoints = {name: info for name, info in before.items() if name not in gone}
+        for name, data in {**told.get("whole", {}), **told.get("changed", {})}.items():
             endpoints[name] = from_wire(data, EndpointInfo, "topology")
         self.topology = Topology(endpoints)
         self.host.hooks.topology_changed(self.topology)

@@ -49,12 +49,12 @@ async def silent(scope, receive, send):
 
 
 @asynccontextmanager
-async def joined_by_hand(deployment, app=silent):
-    """Join as Alice's endpoint ``other``, whose link says only what a test lets it say."""
+async def joined_by_hand(deployment, app=silent, hear=lambda kind, payload: None, name="other"):
+    """Join as Alice's endpoint ``name``, whose link says only what a test lets it say."""
     token = await endpoint_token(deployment)
     async with anyio.create_task_group() as group:
-        link = Link(app, group, lambda kind, payload: None, first_id=1)
-        async with handshake(deployment, token) as joined:
+        link = Link(app, group, hear, first_id=1)
+        async with handshake(deployment, token, orbit_endpoint=name) as joined:
             group.start_soon(link.run, joined, 0)
             yield link
             group.cancel_scope.cancel()

@@ -4,7 +4,7 @@ import anyio
 import httpx
 import pytest
 
-from orbit_core import _transport
+from orbit_core import _link_transport
 from orbit_core import endpoint as endpoint_module
 from orbit_core._frames import Kind, RequestHead, pack_value
 from orbit_core.bridge import open_bridge
@@ -246,7 +246,7 @@ async def test_a_notification_is_dropped_and_told_when_too_many_wait(
 
 
 async def test_a_call_of_an_endpoints_own_that_is_overdue_ends_typed(deployment, monkeypatch):
-    monkeypatch.setattr(_transport, "EXPIRY_INTERVAL", 0.01)
+    monkeypatch.setattr(_link_transport, "EXPIRY_INTERVAL", 0.01)
     async with deployment.endpoint("other") as other:
         head = RequestHead("GET", b"/node/probe/hang", [], {})
         stream = other.link.call(head, b"", fin=True, deadline=0.05)
@@ -325,7 +325,7 @@ async def test_a_body_through_the_hub_is_made_as_it_is_taken(deployment):
 
 
 async def test_a_plugin_says_how_long_it_waits_for_an_answer(deployment, monkeypatch):
-    monkeypatch.setattr(_transport, "EXPIRY_INTERVAL", 0.01)
+    monkeypatch.setattr(_link_transport, "EXPIRY_INTERVAL", 0.01)
     async with deployment.endpoint("other", [PROBE]) as other:
         http = probe_of(other).context.hub.http
         with anyio.fail_after(10):

@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidStatus
 from orbit_core import _register
 from orbit_core._codec import to_data
 from orbit_core._dial import FIRST_WAIT, LONGEST_ASKED, Credentials, dial, pause, refusal
-from orbit_core._frames import Kind, pack_value
+from orbit_core._frames import Kind, pack_value, unpack_map
 from orbit_core._link import Link
 from orbit_core._rates import RateLimit
 from orbit_core._register import ADMISSION_BURST, ADMISSIONS
@@ -17,7 +17,7 @@ from orbit_core.config import Access
 from orbit_core.errors import OrbitError
 from orbit_core.testing import ADMIN
 from tests.asking import opened
-from tests.joining import endpoint_token, handshake, refused
+from tests.joining import endpoint_token, handshake, joined_by_hand, refused
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -229,3 +229,22 @@ async def stay(access, number, group):
                 await link.run(dialed, 0)
         except OrbitError as error:
             await anyio.sleep(pause(1, error.retry_after or 0))
+
+
+async def test_who_joins_is_told_the_whole_topology_and_then_what_changes(deployment):
+    hello = pack_value(to_data(Hello()))
+    heard = []
+
+    def hear(kind, payload):
+        heard.append((kind, unpack_map(payload) if payload else {}))
+
+    async with joined_by_hand(deployment, hear=hear) as link:
+        link.send(Kind.HELLO, 0, hello)
+        await until(lambda: len(heard) == 2)
+        async with joined_by_hand(deployment, name="third") as third:
+            third.send(Kind.HELLO, 0, hello)
+            await until(lambda: "third" in heard[-1][1].get("changed", {}))
+
+    assert [kind for kind, _ in heard[:2]] == [Kind.WELCOME, Kind.TOPOLOGY]
+    assert {*heard[1][1]["whole"]} == {"node", "other"}
+    assert all("whole" not in told for _, told in heard[2:])

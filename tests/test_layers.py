@@ -22,7 +22,7 @@ ROWS = [
     "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream",
     "_served",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
-    "_hooks plugins plugin _registry _host _transport _pipe _answer _event_stream",
+    "_hooks plugins plugin _registry _host _link_transport _transport _pipe _answer _event_stream",
     "ways.rendezvous ways.child",
     "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial",
     "ways.reach bridge endpoint",
