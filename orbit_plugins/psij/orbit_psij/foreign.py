@@ -65,17 +65,21 @@ _CAUSES = {
 class Kind:
     """Say what PSI/J does not tell of a scheduler.
 
-    ``commands`` are those that it is driven with; the others are as `Dialect` has them.
+    ``commands`` are those that it is driven with; ``reads_input`` says that the command which
+    submits looks for directives in its standard input only. The others are as `Dialect` has them.
     """
 
     commands: tuple[str, ...]
     prefix: str
     id_expression: str = ""
     nodes_command: str = 'cat "$PSIJ_NODEFILE"'
+    reads_input: bool = False
 
 
 KINDS = {
-    "lsf": Kind(("bsub", "bjobs", "bkill"), "lsf", "$LSB_JOBID", 'cat "$LSB_DJOB_HOSTFILE"'),
+    "lsf": Kind(  # bsub SCRIPT reads directives only where LSB_BSUB_PARSE_SCRIPT is set (bsub(1))
+        ("bsub", "bjobs", "bkill"), "lsf", "$LSB_JOBID", 'cat "$LSB_DJOB_HOSTFILE"', True
+    ),
     "cobalt": Kind(("qsub", "qstat", "qdel"), "cobalt", "$COBALT_JOBID"),
     "pbs_classic": Kind(("qsub", "qstat", "qdel"), "pbs", "$PBS_JOBID"),
 }
@@ -108,6 +112,7 @@ class ForeignDialect(Dialect):
         self.prefix = kind.prefix
         self.id_expression = kind.id_expression
         self.nodes_command = kind.nodes_command
+        self._reads_input = kind.reads_input
 
     def submission(self, spec: JobSpec, ticket: Ticket, site: Mapping[str, str]) -> list[str]:
         """Write PSI/J's script beside the job's, and return the command that submits it."""
@@ -121,7 +126,10 @@ class ForeignDialect(Dialect):
         log = shlex.quote(str(ticket.log))
         text = _REDIRECTION.sub(lambda _: f"exec >>{log} 2>&1", path.read_text())
         path.write_text(text)
-        return self._executor.get_submit_command(job, path)
+        command = self._executor.get_submit_command(job, path)
+        if self._reads_input:
+            return ["/bin/sh", "-c", 'exec "$0" <"$1"', command[0], str(path)]
+        return command
 
     def native_id(self, printed: str) -> str:
         """Return what PSI/J finds, nothing if it finds none."""

@@ -43,14 +43,13 @@ def jobs(folder: Path) -> dict[str, dict[str, str]]:
     return {path.stem: json.loads(path.read_text()) for path in (folder / "jobs").glob("*.json")}
 
 
-def submit(folder: Path, script: str) -> str:
+def submit(folder: Path, text: str) -> str:
     """Take a job whose directives ask for no queue called ``nowhere``, and return its id."""
-    text = Path(script).read_text()
     asked = dict(re.findall(r'^#(?:BSUB -|COBALT --)(\w+)[ =]"?(.*?)"?$', text, re.MULTILINE))
     if "nowhere" in (asked.get("q"), asked.get("queue")):
         sys.exit("nowhere: No such queue. Job not submitted.")
     job_id = str(7001 + len(jobs(folder)))
-    change(folder, job_id, state="PEND", script=script, asked=asked)
+    change(folder, job_id, state="PEND", script=text, asked=asked)
     if not (folder / "hold").exists():
         command = ["setsid", "--fork", sys.executable, "-S", __file__, str(folder), "run", job_id]
         silent = subprocess.DEVNULL
@@ -64,7 +63,7 @@ def run(folder: Path, job_id: str) -> None:
     variables = {"LSB_JOBID": job_id, "COBALT_JOBID": job_id}
     silent = subprocess.DEVNULL
     script = jobs(folder)[job_id]["script"]
-    code = subprocess.call(["bash", script], env={**os.environ, **variables}, stdin=silent)
+    code = subprocess.call(["bash", "-c", script], env={**os.environ, **variables}, stdin=silent)
     change(folder, job_id, state="EXIT" if code else "DONE")
 
 
@@ -78,7 +77,7 @@ def end(folder: Path, job_id: str) -> None:
 
 
 def bsub(folder: Path, arguments: list[str]) -> None:
-    sys.stdout.write(f"Job <{submit(folder, arguments[0])}> is submitted to queue <normal>.\n")
+    sys.stdout.write(f"Job <{submit(folder, sys.stdin.read())}> is submitted to queue <normal>.\n")
 
 
 def bjobs(folder: Path, arguments: list[str]) -> None:
@@ -103,7 +102,7 @@ def bkill(folder: Path, arguments: list[str]) -> None:
 
 
 def qsub(folder: Path, arguments: list[str]) -> None:
-    sys.stdout.write(f"{submit(folder, arguments[0])}\n")
+    sys.stdout.write(f"{submit(folder, Path(arguments[0]).read_text())}\n")
 
 
 def qstat(folder: Path, arguments: list[str]) -> None:
