@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 30.0
-"""Seconds in which a daemon must serve, and in which it must end."""
+PATIENCE = 100.0
+"""Seconds in which a daemon must serve, and end, and in which what is awaited must come."""
 
 
-def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Look at a condition again and again. Raises TimeoutError that says ``what`` was awaited."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {patience:g} s")
+            raise TimeoutError(f"{what}: not within {PATIENCE:g} s")
         time.sleep(0.02)
 
 

@@ -13,13 +13,10 @@ import trustme
 from orbit_core.client import AsyncBridgeClient
 
 from .cluster import Cluster
-from .daemons import Daemons, wait_until
+from .daemons import PATIENCE, Daemons, wait_until
 from .network import BRIDGE, BRIDGE_PORT, Network
 
 SERVE, ORBIT = (Path(sys.executable).with_name(name) for name in ("orbit-serve", "orbit"))
-
-PATIENCE = 100.0
-"""Seconds in which an endpoint is linked, and in which everything of a child is gone."""
 
 SETTINGS = """\
 [plugin.psij.children]
@@ -151,6 +148,6 @@ class Outpost:
     def wait_until_clear(self) -> None:
         """Wait until nothing is left of children."""
         try:
-            wait_until(lambda: not self.traces(), "everything of the children is gone", PATIENCE)
+            wait_until(lambda: not self.traces(), "everything of the children is gone")
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {self.traces()}") from None

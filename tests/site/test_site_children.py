@@ -170,7 +170,7 @@ async def test_a_child_comes_back_when_its_parent_or_the_bridge_does(
     outpost.kill(killed)
     if killed == "bridge":
         outpost.start_bridge()
-        await user.bridge.wait_for_endpoint("login", timeout=30)
+        await user.bridge.wait_for_endpoint("login", timeout=PATIENCE)
     else:
         wait_until(lambda: not outpost.tunnels("-R"), "ssh ends with the process that started it")
         await outpost.start_login()
