@@ -250,6 +250,7 @@ async def test_the_scheduler_hears_of_each_attribute(on_slurm, cluster, tmp_path
     )
     await on_slurm.until_active(job)
     found = await shown(job)
+    found["TresPerNode"] = found["TresPerNode"].replace("gres:", "gres/")  # as before SLURM 24.05
     await on_slurm.client.cancel_job(job["job_id"])
     cluster.run("scontrol", "delete", "reservation=ours")
 
@@ -262,7 +263,7 @@ async def test_the_scheduler_hears_of_each_attribute(on_slurm, cluster, tmp_path
         "Features": "gpu&a100",
         "NumNodes": "1",
         "OverSubscribe": "NO",
-        "TresPerNode": "gres:gpu:2",
+        "TresPerNode": "gres/gpu:2",
         "MinMemoryNode": "200M",
         "WorkDir": str(tmp_path),
         "JobName": "a",
