@@ -77,10 +77,17 @@ class Backend:
     _library: Any
     _session: Any
     _backend: Any
+    _is_measured: bool
     _threads: DaemonThreads | None = None
 
     def make(self, uid: str, *, is_ai: bool, **fields: Any) -> Any:
-        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``."""
+        """Make a task of RHAPSODY's, an ``AITask`` or a ``ComputeTask``.
+
+        A function becomes a dictionary, which RHAPSODY takes as well and which is made ten times
+        as fast; telemetry knows tasks by their class.
+        """
+        if "function" in fields and not self._is_measured:
+            return {"uid": uid, "backend": self.name, **fields}
         kind = self._library.AITask if is_ai else self._library.ComputeTask
         return kind(uid=uid, backend=self.name, **fields)
 
@@ -170,7 +177,7 @@ async def start_backend(name: str, settings: RhapsodySettings, directory: Path) 
     session = rhapsody.Session(backends=[backend], work_dir=str(directory))
     if settings.telemetry:
         await session.start_telemetry()
-    return Backend(name, workers, rhapsody, session, backend, threads)
+    return Backend(name, workers, rhapsody, session, backend, settings.telemetry, threads)
 
 
 def processors() -> int:
