@@ -170,7 +170,9 @@ async def start_backend(name: str, settings: RhapsodySettings, directory: Path) 
             threads = DaemonThreads(workers)
             backend = await rhapsody.get_backend(name, executor=threads)
         case "dask":
-            cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            # Its web server would take port 8787 on every network.
+            served = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+            cluster = {"n_workers": workers, "threads_per_worker": 1, "scheduler_kwargs": served}
             backend = await rhapsody.get_backend(name, resources=cluster)
         case _:
             backend = await rhapsody.get_backend(name)
