@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ _INDICES = (
 )
 ROWS = 64
 """Ends that one statement writes: the least limit that SQLite is built with is 999 values."""
+
+TURN = 512
+"""Ends that one transaction writes, so that tasks which come meanwhile need not wait for all."""
 
 _ACCEPT = """
 INSERT OR IGNORE INTO tasks (number, sid, uid, request)
@@ -146,13 +150,9 @@ class Archive:
             for end in ends
         ]
 
-        def write(connection: sqlite3.Connection) -> None:
-            for start in range(0, len(rows), ROWS):
-                some = rows[start : start + ROWS]
-                values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(some))
-                connection.execute(_FINISH.format(values=values), list(chain.from_iterable(some)))
-
-        await self.ledger.execute(write)
+        for start in range(0, len(rows), TURN):
+            turn = rows[start : start + TURN]
+            await self.ledger.execute(partial(_finish, rows=turn))
 
     def _write_files(self, ends: dict[int, Ended]) -> dict[int, str]:
         names = {}
@@ -284,6 +284,13 @@ class Archive:
 def _select(connection: sqlite3.Connection, what: str, sid: str, uid: str) -> Any:
     query = f"SELECT {what} FROM tasks WHERE sid = ? AND uid = ?"
     return connection.execute(query, (sid, uid)).fetchone()
+
+
+def _finish(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(some))
+        connection.execute(_FINISH.format(values=values), list(chain.from_iterable(some)))
 
 
 def _prepare(connection: sqlite3.Connection) -> int:
