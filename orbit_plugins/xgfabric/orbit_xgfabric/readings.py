@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import attrs
 
 from .errors import InvalidReplay
+from .models import Continuous
 
 HEADER = ("dt", "windspeed", "windavg", "winddir")
 
@@ -82,3 +83,10 @@ def _time(text: str) -> float:
     except ValueError:
         raise ValueError("dt is neither seconds since the epoch nor ISO 8601") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def is_change(before: Reading, after: Reading, rule: Continuous) -> bool:
+    """Tell whether the wind changed by as much as ``rule`` says, the shorter way around."""
+    turn = abs((after.winddir - before.winddir + 180.0) % 360.0 - 180.0)
+    speed = abs(after.windspeed - before.windspeed)
+    return speed >= rule.speed_change or turn >= rule.direction_change
