@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
+from orbit_core.ways.models import Tunnel
+
 from . import rules
 from .values import Name, read, whole, written
 
@@ -42,7 +44,8 @@ class ClusterConfig:
     endpoint's own scheduler) are asked for the pilot. ``queue`` None is the scheduler's default.
     ``workflow_path`` is where the workflow's programs are there, and its data go; None is the
     directory of the run's own staging session. ``custom_attributes`` go to the scheduler as they
-    are, named as PSI/J does.
+    are, named as PSI/J does. ``tunnel`` is the pilot's way to the bridge. ``backends`` are those of
+    RHAPSODY's that run the tasks, there and on its pilot (None: the endpoint's own choice).
     """
 
     queue: str | None = None
@@ -53,6 +56,8 @@ class ClusterConfig:
     workflow_path: str | None = None
     custom_attributes: dict[str, Any] = attrs.field(factory=dict)
     cluster_type: ClusterType | None = None
+    tunnel: Tunnel = "auto"
+    backends: list[str] | None = None
 
 
 def _clusters(
