@@ -93,14 +93,19 @@ def report_on(
         status=status,
         began=began,
         ended=ended,
-        end_to_end_seconds=whole,
-        phase_seconds=accounted,
-        unaccounted_seconds=whole - accounted,
-        queue_seconds=sum(queue.seconds for queue in queues),
+        end_to_end_seconds=_rounded(whole),
+        phase_seconds=_rounded(accounted),
+        unaccounted_seconds=_rounded(whole - accounted),
+        queue_seconds=_rounded(sum(queue.seconds for queue in queues)),
         phases=list(_phases(ordered)),
         queues=queues,
         spans=ordered,
     )
+
+
+def _rounded(seconds: float) -> float:
+    """Return seconds to the microsecond, which a clock can tell."""
+    return round(float(seconds), 6)
 
 
 def _phases(spans: Sequence[Span]) -> Iterator[PhaseTime]:
@@ -110,14 +115,14 @@ def _phases(spans: Sequence[Span]) -> Iterator[PhaseTime]:
         here = [span for span in spans if (span.phase, span.site) == (phase, site)]
         tasks = [span.seconds for span in here if span.kind == "task"]
         seconds = sum(span.seconds for span in here if span.kind == "phase")
-        yield PhaseTime(phase, site, seconds, len(tasks), sum(tasks))
+        yield PhaseTime(phase, site, _rounded(seconds), len(tasks), _rounded(sum(tasks)))
 
 
 def _queues(spans: Sequence[Span]) -> Iterator[QueueTime]:
     waits = [span for span in spans if span.kind == "queue"]
     for site in dict.fromkeys(span.site for span in waits):
         here = [span.seconds for span in waits if span.site == site]
-        yield QueueTime(site, sum(here), len(here))
+        yield QueueTime(site, _rounded(sum(here)), len(here))
 
 
 def to_csv(reports: Iterable[Report]) -> str:
