@@ -61,7 +61,7 @@ class _Scale:
         return LABELS + min(1.0, max(0.0, share)) * (WIDTH - LABELS - MARGIN)
 
 
-def draw(report: Report) -> str:
+def to_svg(report: Report) -> str:
     """Return an SVG document."""
     lanes = list(_lanes(report.spans))
     last = max([report.ended, *(span.ended for span in report.spans)])
