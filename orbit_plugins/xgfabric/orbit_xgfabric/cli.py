@@ -2,7 +2,7 @@
 
 import click
 
-from . import config_commands
+from . import config_commands, run_commands
 
 
 @click.group("xgfabric")
@@ -10,5 +10,5 @@ def commands() -> None:
     """Run workflows across clusters, and look after their configurations."""
 
 
-for _command in config_commands.COMMANDS:
+for _command in (*config_commands.COMMANDS, *run_commands.COMMANDS):
     commands.add_command(_command)
