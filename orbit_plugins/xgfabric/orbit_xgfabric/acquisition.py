@@ -41,6 +41,7 @@ async def stage(run: Run) -> None:
 
     Raises StateUnavailable, ClusterLost, and what staging refuses.
     """
+    await run.enter("staging", 12.0, f"taking the wind data to {run.immediate}", run.immediate)
     folder, text = run.workflow.local_workspace, await run.journal.readings(run.run_id)
     source = await anyio.to_thread.run_sync(write_local, Path(folder), run.run_id, text)
     for cluster, space in run.record.workspaces.items():

@@ -9,6 +9,7 @@ import anyio
 import attrs
 
 from orbit_core.context import PluginContext
+from orbit_core.errors import StateUnavailable
 from orbit_core.values import as_model, to_data
 
 from .errors import SensorError
@@ -54,6 +55,7 @@ class Series:
         self._plan = Plan.of(record.plan)
         self._scope = anyio.CancelScope()
         self._next_look = 0.0
+        self._ended = anyio.Event()
         self.is_over = False
 
     @classmethod
@@ -79,26 +81,31 @@ class Series:
 
     async def run(self) -> None:
         """Begin a run whenever it is time, until the last or until `stop`."""
-        with self._scope:
-            while not self._is_complete():
-                live = self._runs.live(self._sid)
-                if live is None and self._record.waiting:
-                    live = await self._begin_run()
-                await self._pause(live)
-                if time.monotonic() >= self._next_look:
-                    self._next_look = time.monotonic() + self._rules.interval
-                    await self._look()
-            await self.forget()
+        try:
+            with self._scope:
+                await self._run()
+            await self._documents.delete(self._sid)
+            self.is_over = True
+        except StateUnavailable as error:
+            logger.error("session %s: no more runs are begun: %s", self._sid, error.detail)
+            self.is_over = True
+        finally:
+            self._ended.set()
 
     async def stop(self) -> None:
-        """Begin no more runs; one that goes on is not touched."""
+        """Begin no more runs, for good; one that goes on is not touched."""
         self._scope.cancel()
-        await self.forget()
+        await self._ended.wait()
 
-    async def forget(self) -> None:
-        """Have no series after a restart."""
-        self.is_over = True
-        await self._documents.delete(self._sid)
+    async def _run(self) -> None:
+        while not self._is_complete():
+            live = self._runs.live(self._sid)
+            if live is None and self._record.waiting:
+                live = await self._begin_run()
+            await self._pause(live)
+            if time.monotonic() >= self._next_look:
+                self._next_look = time.monotonic() + self._rules.interval
+                await self._look()
 
     def shown(self, state: WorkflowState) -> WorkflowState:
         """Return the state of the last run as that of the series."""

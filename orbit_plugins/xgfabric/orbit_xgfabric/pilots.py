@@ -53,7 +53,8 @@ async def submit_pilot(run: Run) -> None:
         job_id=found["job_id"],
         submitted=time.time(),
     )
-    await run.change({"pilot_jobs": {cluster: pilot.job_id}}, pilot=pilot)
+    shown = _shown(run, "submitted", pilot.job_id)
+    await run.change({"pilot_jobs": {cluster: pilot.job_id}, **shown}, pilot=pilot)
     await run.log("info", f"pilot {pilot.endpoint} is job {pilot.job_id} of {cluster}")
 
 
@@ -129,14 +130,23 @@ async def note_pilot(run: Run) -> None:
     if has_landed(run):
         queued = Span("pilot_submit", pilot.cluster, pilot.submitted, now, "queue", pilot.endpoint)
         spans = [*run.record.spans, queued]
-        await run.change(pilot=attrs.evolve(pilot, landed=now), spans=spans)
+        landed = attrs.evolve(pilot, landed=now)
+        await run.change(_shown(run, "landed", pilot.job_id), pilot=landed, spans=spans)
         await run.log("info", f"pilot {pilot.endpoint} has landed")
     elif now >= run.next_look:
         run.next_look = now + LOOK
         reason = await _end_of(run, pilot)
         if reason is not None:
-            await run.change(pilot=attrs.evolve(pilot, reason=reason))
+            shown = _shown(run, "lost", pilot.job_id)
+            await run.change(shown, pilot=attrs.evolve(pilot, reason=reason))
             await run.log("error", f"pilot {pilot.endpoint} will not come: {reason}")
+
+
+def _shown(run: Run, status: str, job_id: str) -> dict[str, Any]:
+    """Return the state's clusters with how the pilot of the first that allocates is."""
+    first, *others = run.state.allocate_clusters
+    changed = attrs.evolve(first, pilot_status=status, pilot_job_id=job_id)
+    return {"allocate_clusters": [changed, *others]}
 
 
 async def _end_of(run: Run, pilot: PilotRecord) -> str | None:

@@ -78,7 +78,8 @@ class Runs:
         """
         live = self._live[sid] = Live(self._run(Kept(plan.record(sid)), publish))
         try:
-            await live.run.enter("initializing", 0.0, f"workflow {plan.workflow.name} begins")
+            with anyio.CancelScope(shield=True):  # what is on disk is carried out
+                await live.run.enter("initializing", 0.0, f"workflow {plan.workflow.name} begins")
         except StateUnavailable:
             live.over.set()
             raise
@@ -131,6 +132,7 @@ class Runs:
         if verdict is None:
             verdict = await self._verdict(live)
             await _written(run.change(verdict=verdict))
+        await _written(run.enter("clearing", run.state.progress, "clearing up"))
         with anyio.move_on_after(CLEARING):
             await self._release(run)
         await _written(run.end(verdict))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import attrs
 
@@ -153,7 +154,8 @@ class XGFabricSession(PluginSession):
                 return plan
             record = SeriesRecord(plan.document())
             series = Series(self.sid, record, self._runs, self._publish, self._context)
-            await series.begin()
+            with anyio.CancelScope(shield=True):  # what is on disk is carried out
+                await series.begin()
             self._go_on(series)
             return plan
         finally:
@@ -161,11 +163,11 @@ class XGFabricSession(PluginSession):
 
     async def stop(self) -> None:
         """Stop what runs, and return when it has. Raises WorkflowIdle."""
-        live = self._runs.live(self.sid)
-        if live is None and not self._goes_on():
+        if not self.is_busy:
             raise WorkflowIdle(f"session {self.sid} runs no workflow: there is nothing to stop")
         if self._series is not None:
             await self._series.stop()
+        live = self._runs.live(self.sid)
         if live is not None:
             await live.stop()
 
