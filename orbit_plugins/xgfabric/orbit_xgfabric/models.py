@@ -1,7 +1,7 @@
 """Name the values of workflows: what is configured, and how a run is.
 
-Every class can be made without arguments, from JSON data by `dict_to_config` or
-`dict_to_resource_config`, and back into it by `config_to_dict`. Times are seconds.
+Configurations are made from JSON data by `dict_to_config` and `dict_to_resource_config`, and turned
+back into it by `config_to_dict`. Times are seconds.
 """
 
 from collections.abc import Mapping
@@ -105,9 +105,13 @@ def _tasks(
 class FieldMap:
     """Say which of a record's values, counted from 0, is which; without ``windavg``: the speed."""
 
-    windspeed: int = attrs.field(default=0, validator=rules.within(0, 999))
-    windavg: int | None = attrs.field(default=1, validator=rules.within(0, 999))
-    winddir: int = attrs.field(default=2, validator=rules.within(0, 999))
+    windspeed: int = attrs.field(validator=rules.within(0, 999))
+    winddir: int = attrs.field(validator=rules.within(0, 999))
+    windavg: int | None = attrs.field(default=None, validator=rules.within(0, 999))
+
+
+def _cups_fields() -> FieldMap:
+    return FieldMap(windspeed=0, winddir=2, windavg=1)
 
 
 @attrs.frozen
@@ -120,7 +124,7 @@ class SensorSource:
     """
 
     url: str = attrs.field(default=CUPS_WOOF, validator=rules.log_url)
-    fields: FieldMap = attrs.field(factory=FieldMap)
+    fields: FieldMap = attrs.field(factory=_cups_fields)
     speed_unit: SpeedUnit = "mph"
     limit: int | None = attrs.field(default=None, validator=rules.within(1, _MANY))
     max_age: float | None = attrs.field(default=None, validator=rules.within(0, 100 * _YEAR))
