@@ -66,6 +66,10 @@ class Site:
         process.kill()
         await process.aclose()
 
+    def pid(self, name: str) -> int:
+        """Return a process's id."""
+        return self._running[name].pid
+
     def memory(self, name: str) -> int:
         """Return the bytes that a process has in memory."""
         return int(psutil.Process(self._running[name].pid).memory_info().rss)
