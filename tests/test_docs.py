@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from orbit_xgfabric import dict_to_config, dict_to_resource_config
 
 from orbit_core.testing import Deployment, open_deployment, open_plugin
 from tests.pages import run_page
@@ -31,6 +32,7 @@ PLUGINS = [
     "orbit_staging.plugin:StagingPlugin",
 ]
 LINK = re.compile(r"\]\(([^)#]+)\)")
+JSON = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -92,6 +94,30 @@ def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
     ready = rf"endpoint node7 ready: linked to http://127.0.0.1:{port}, plugins: psij, .*sysinfo"
     assert re.search(ready, (tmp_path / "2.log").read_text())
     assert "node7 psij job_status {" in (tmp_path / "3.log").read_text()
+
+
+def test_the_commands_of_the_workflow_tutorial_run(tmp_path: Path) -> None:
+    port = str(quiet_port())
+    settings = tmp_path / ".config" / "orbit" / "orbit.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"[bridge]\nport = {port}\n")
+    page = ROOT / "docs" / "tutorial" / "first-workflow.md"
+    said = run_page(page, tmp_path, without="Install")
+    for part in ("4/4  completed: ", " completed: 1", "\nstatus: completed\n", "\nstopped\n"):
+        assert part in said
+    assert said.splitlines()[-1].endswith("cancelled by user")
+    assert (tmp_path / "report.svg").read_text().startswith("<svg")
+    assert "simulations,node7,sim-3," in (tmp_path / "report.csv").read_text()
+
+
+def test_the_json_of_the_page_on_workflows_is_read() -> None:
+    page = (ROOT / "docs" / "how-to" / "run-a-workflow-across-clusters.md").read_text()
+    resource, again = map(json.loads, JSON.findall(page))
+    clusters = dict_to_resource_config(resource).cluster_configs
+    assert clusters["anvil"].backends == ["dragon_v3"]
+    continuous = dict_to_config(again).continuous
+    assert continuous is not None
+    assert (continuous.trigger, continuous.overlap) == ("change", "queue")
 
 
 def test_the_commands_for_tls_run(tmp_path: Path) -> None:
