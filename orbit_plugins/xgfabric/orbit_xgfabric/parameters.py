@@ -96,7 +96,8 @@ def _spread(winds: Sequence[Wind], count: int) -> list[Wind]:
         return list(winds[:count])
     places = [wind.vector for wind in winds]
     nearest = [math.inf] * len(winds)
-    chosen, latest = [], 0
+    chosen: list[Wind] = []
+    latest = 0
     while len(chosen) < min(count, len(winds)):
         chosen.append(winds[latest])
         nearest = [

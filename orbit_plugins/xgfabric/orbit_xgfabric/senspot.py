@@ -59,7 +59,7 @@ def find_program() -> str:
             f"{PROGRAM} cannot be run: {places}. Install CSPOT's client and set {VARIABLE}, or "
             "replay a file, or use mock_sensor_data"
         )
-    return found
+    return str(found)
 
 
 async def read_record(program: str, woof: str, number: int | None, timeout: float) -> Record:
