@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import attrs
 import click
@@ -49,17 +49,19 @@ def show_config(
 
 @click.command()
 @at_endpoint
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--name", help="Save it under this name instead of the one that it has.")
 def save(
-    context: click.Context, /, endpoint: str | None, as_json: bool, file: BinaryIO, **options: Any
+    context: click.Context, /, endpoint: str | None, as_json: bool, file: str, **options: Any
 ) -> None:
     """Save the workflow, or the resources, that the JSON or TOML file FILE describes.
 
     FILE may be - for JSON on standard input. What has the same name is replaced.
     """
-    data = parse(file.read(), Path(file.name).suffix, file.name)
-    config = as_config(data, file.name)
+    where = "standard input" if file == "-" else file
+    with click.open_file(file, "rb") as opened:
+        data = parse(opened.read(), Path(file).suffix, where)
+    config = as_config(data, where)
     if options["name"] is not None:
         config = attrs.evolve(config, name=options["name"])
     with open_workflows(context, endpoint, options["sid"]) as client:
