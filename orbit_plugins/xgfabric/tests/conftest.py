@@ -60,6 +60,7 @@ class Lab:
     deployment: Deployment
     directory: Path
     group: TaskGroup
+    leaving: anyio.Event = attrs.field(factory=anyio.Event)
     bridges: dict[Principal, AsyncBridgeClient] = attrs.field(factory=dict)
     running: dict[str, tuple[anyio.Event, anyio.Event]] = attrs.field(factory=dict)
 
@@ -117,7 +118,7 @@ class Lab:
         async with self.deployment.client(principal) as client:
             self.bridges[principal] = client
             task_status.started()
-            await anyio.sleep_forever()
+            await self.leaving.wait()
 
     async def user(
         self, sid: str = "lab", principal: Principal = ALICE, **settings: Any
@@ -199,9 +200,9 @@ async def _open(
                 await lab.start(name, *targets, shared=shared)
             yield lab
         finally:
+            lab.leaving.set()
             for name in list(lab.running):
                 await lab.end(name)
-            group.cancel_scope.cancel()
 
 
 @pytest.fixture
