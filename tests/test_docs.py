@@ -30,6 +30,7 @@ PLUGINS = [
     "orbit_psij.plugin:PSIJPlugin",
     "orbit_rhapsody.plugin:RhapsodyPlugin",
     "orbit_staging.plugin:StagingPlugin",
+    "orbit_xgfabric.plugin:XGFabricPlugin",
 ]
 LINK = re.compile(r"\]\(([^)#]+)\)")
 JSON = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -148,7 +149,7 @@ async def test_the_plugin_that_is_shown_works(
     assert (await names["try_it"]()).json() == {"value": 5}
 
 
-@pytest.mark.parametrize("plugin", ["psij", "rhapsody", "staging", "sysinfo"])
+@pytest.mark.parametrize("plugin", ["psij", "rhapsody", "staging", "sysinfo", "xgfabric"])
 async def test_the_python_on_a_plugins_page_runs(
     deployment: Deployment, plugin: str, tmp_path: Path
 ) -> None:

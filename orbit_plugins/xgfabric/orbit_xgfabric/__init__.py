@@ -3,6 +3,7 @@
 This is what a user imports; it needs nothing of what serves the plugin.
 """
 
+from .client import XGFabricClient
 from .errors import (
     BuiltinConfig,
     ConfigsUnavailable,
@@ -20,6 +21,7 @@ from .errors import (
     WorkflowIdle,
     WorkflowRunning,
 )
+from .failures import ClusterLost, RunFailed, SimulationsFailed, StepFailed, UnknownRun
 from .models import (
     ClusterConfig,
     ClusterStatus,
@@ -40,6 +42,7 @@ from .models import (
 __all__ = [
     "BuiltinConfig",
     "ClusterConfig",
+    "ClusterLost",
     "ClusterStatus",
     "ConfigsUnavailable",
     "Continuous",
@@ -52,18 +55,23 @@ __all__ = [
     "NoImmediateCluster",
     "NoUsableWind",
     "ResourceConfig",
+    "RunFailed",
     "SensorSource",
     "SenspotFailed",
     "SenspotMissing",
     "SenspotTimeout",
+    "SimulationsFailed",
     "StaleSensor",
+    "StepFailed",
     "TaskTemplate",
     "Timeouts",
     "UnknownConfig",
+    "UnknownRun",
     "WorkflowConfig",
     "WorkflowIdle",
     "WorkflowRunning",
     "WorkflowState",
+    "XGFabricClient",
     "config_to_dict",
     "dict_to_config",
     "dict_to_resource_config",

@@ -209,8 +209,11 @@ def _field_hook(field: "attrs.Attribute[Any]", converter: cattrs.Converter) -> H
 
     def structure_field(value: Any, kind: Any) -> Any:
         made = build(value, kind)
-        if field.validator is not None:
-            field.validator(None, field, made)
+        try:
+            if field.validator is not None:
+                field.validator(None, field, made)
+        except ValueError as error:  # its place is told beside, so its name need not be
+            raise ValueError(str(error).removeprefix(f"{field.name} ")) from None
         return made
 
     return structure_field
