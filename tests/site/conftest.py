@@ -4,12 +4,27 @@ from collections.abc import Iterator
 import pytest
 
 from .cluster import Cluster, open_cluster
+from .network import Network, open_network
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Run one real SLURM for all tests; where that is not possible they fail."""
     with open_cluster() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[Network]:
+    """Make one network with a bridge host, a login host and compute hosts behind a firewall."""
+    with open_network() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def walled_cluster(network: Network) -> Iterator[Cluster]:
+    """Run one real SLURM on the login and compute hosts of that network."""
+    with open_cluster(network.places()) as found:
         yield found
 
 

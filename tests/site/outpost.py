@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import psutil
@@ -30,12 +33,18 @@ class Outpost:
     """Own one bridge and one login endpoint, whose every file is below ``directory``."""
 
     def __init__(
-        self, directory: Path, network: Network, cluster: Cluster, scheduler: str = "slurm"
+        self,
+        directory: Path,
+        network: Network,
+        cluster: Cluster,
+        scheduler: str = "slurm",
+        settings: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare certificates and settings; nothing runs yet.
 
         With the ``scheduler`` pbs the login host has the commands of PBS, and none of SLURM's works
-        there.
+        there. ``settings`` are more of the endpoints', and ``environment`` is of all processes.
         """
         self.directory = directory
         self.network = network
@@ -45,10 +54,10 @@ class Outpost:
         issued.cert_chain_pems[0].write_to_path(str(self.cert))
         issued.private_key_pem.write_to_path(str(directory / "bridge.key"))
         (directory / "bridge.key").chmod(0o600)
-        settings = SETTINGS.format(ssh_config=json.dumps(str(network.ssh_config())))
-        (directory / "orbit.toml").write_text(settings)
+        written = SETTINGS.format(ssh_config=json.dumps(str(network.ssh_config())))
+        (directory / "orbit.toml").write_text(written + settings)
         self.scheduler = scheduler
-        state = {"XDG_STATE_HOME": str(directory / "state")}
+        state = {"XDG_STATE_HOME": str(directory / "state"), **(environment or {})}
         self._outside = Daemons(directory, state, network.inside("bridge"))
         pbs = {"PATH": f"{cluster.pbs_commands}:{os.environ['PATH']}"}
         commands = pbs if scheduler == "pbs" else cluster.environment
@@ -75,21 +84,28 @@ class Outpost:
         path = f"https://{BRIDGE}:{BRIDGE_PORT}/health"
         self._outside.wait_for("bridge", "curl", "-fsS", "--cacert", self.cert, path)
 
-    async def start_login(self) -> None:
+    async def start_login(self, plugins: str = "psij") -> None:
         """Start the login endpoint, for the first time or again, and wait until it is linked."""
-        file = self.directory / "login.token"
+        await self._start_endpoint(self._login, "login", plugins)
+
+    async def start_sensors(self, plugins: str) -> None:
+        """Do the same with an endpoint beside the bridge, where sensors could be read."""
+        await self._start_endpoint(self._outside, "sensors", plugins)
+
+    async def _start_endpoint(self, daemons: Daemons, name: str, plugins: str) -> None:
+        file = self.directory / f"{name}.token"
         async with self.client() as client:
             if not file.exists():
-                made = await client.create_token("endpoint", "admin", endpoint="login")
+                made = await client.create_token("endpoint", "admin", endpoint=name)
                 file.touch(0o600)
                 file.write_text(made["token"])
-            self._login.start(
-                "login", SERVE, "--role", "endpoint", "--name", "login", "--url",
+            daemons.start(
+                name, SERVE, "--role", "endpoint", "--name", name, "--url",
                 f"https://{BRIDGE}:{BRIDGE_PORT}", "--cert", self.cert, "--token-file", file,
-                "--plugins", "psij", "--state-dir", self.directory / "login", "--config",
+                "--plugins", plugins, "--state-dir", self.directory / name, "--config",
                 self.directory / "orbit.toml",
             )  # fmt: skip
-            await client.wait_for_endpoint("login", timeout=PATIENCE)
+            await client.wait_for_endpoint(name, timeout=PATIENCE)
 
     async def orbit(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run the command line as the administrator, from this host."""
@@ -151,3 +167,17 @@ class Outpost:
             wait_until(lambda: not self.traces(), "everything of the children is gone")
         except TimeoutError as error:
             raise TimeoutError(f"{error}: {self.traces()}") from None
+
+
+@asynccontextmanager
+async def open_outpost(
+    *place: Any, plugins: str = "psij", **settings: Any
+) -> AsyncIterator[Outpost]:
+    """Have an outpost whose bridge and login endpoint run, the latter with ``plugins``."""
+    found = Outpost(*place, **settings)
+    try:
+        found.start_bridge()
+        await found.start_login(plugins)
+        yield found
+    finally:
+        found.stop()

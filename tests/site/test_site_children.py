@@ -1,7 +1,7 @@
 """Child endpoints on a site whose network lets one thing pass, or nothing at all."""
 
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -11,10 +11,9 @@ from orbit_psij import JobRefused
 
 from orbit_core.errors import NameInUse
 
-from .cluster import open_cluster
 from .daemons import wait_until
-from .network import LOGIN, SSH_PORT, open_network
-from .outpost import Outpost
+from .network import LOGIN, SSH_PORT
+from .outpost import open_outpost
 from .user import NAME, PATIENCE, open_user
 
 pytestmark = [pytest.mark.site, pytest.mark.anyio]
@@ -30,29 +29,6 @@ WAYS = {
 
 PASSAGES = ("proxy", "tcp-to-login", "ssh-to-login", "ssh-to-compute")
 """Everything but a direct way outwards."""
-
-
-@pytest.fixture(scope="module")
-def network():
-    with open_network() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def walled_cluster(network):
-    with open_cluster(network.places()) as found:
-        yield found
-
-
-@asynccontextmanager
-async def open_outpost(*place, **settings):
-    found = Outpost(*place, **settings)
-    try:
-        found.start_bridge()
-        await found.start_login()
-        yield found
-    finally:
-        found.stop()
 
 
 @pytest.fixture
