@@ -15,6 +15,7 @@ import orbit_psij.plugin  # here, since an import reads files, which blocks
 import psutil
 import pytest
 from blockbuster import blockbuster_ctx
+from orbit_psij import PSIJClient
 
 from orbit_core.models import Notification, Principal
 from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
@@ -28,7 +29,7 @@ fake_slurm = importlib.util.module_from_spec(_FAKE)
 _FAKE.loader.exec_module(fake_slurm)
 
 TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
-PATIENCE = 20.0
+PATIENCE, BATCH_PATIENCE = 20.0, 30.0
 JOBS_SPACE = "plugin/psij/jobs"
 
 
@@ -168,6 +169,57 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
         return reply.status_code, document["code"]
 
     return read
+
+
+@attrs.define(eq=False)
+class BatchUser:
+    """Work in one session of the plugin, with the jobs of one executor."""
+
+    client: PSIJClient
+    executor: str
+    notifications: list[Notification]
+
+    async def submit(self, script: str, key: str | None = None, **spec: Any) -> dict[str, Any]:
+        job = {"executable": "/bin/sh", "arguments": ["-c", script], **spec}
+        return await self.client.submit_job(job, self.executor, key)
+
+    async def until(self, job: dict[str, Any], state: str) -> dict[str, Any]:
+        with anyio.fail_after(BATCH_PATIENCE):
+            while True:
+                status = await self.client.get_job_status(job["job_id"])
+                if status["state"] == state:
+                    return status
+                await anyio.sleep(0.02)
+
+    async def until_over(self, job: dict[str, Any]) -> dict[str, Any]:
+        return await self.client.wait_job(job["job_id"], BATCH_PATIENCE)
+
+    def states(self, job: dict[str, Any]) -> list[str]:
+        return [
+            note.data["state"]
+            for note in self.notifications
+            if note.topic == "job_status" and note.data["job_id"] == job["job_id"]
+        ]
+
+
+@asynccontextmanager
+async def _open_batch_user(
+    directory: Path, executor: str, scheduler: str
+) -> AsyncIterator[BatchUser]:
+    with blockbuster_ctx("orbit_psij"):
+        async with (
+            open_plugin(TARGET, directory, instance="psij", scheduler=scheduler) as served,
+            served.http() as http,
+        ):
+            client = PSIJClient(http, "/psij")
+            await client.register_session(sid="lab", lifetime="persistent")
+            yield BatchUser(client, executor, served.notifications)
+
+
+@pytest.fixture
+def open_batch_user() -> Callable[..., AbstractAsyncContextManager[BatchUser]]:
+    """Open the plugin beside a scheduler, for a user of one executor."""
+    return _open_batch_user
 
 
 def _change_record(directory: Path, job_id: str, /, **changes: Any) -> None:

@@ -1,80 +1,28 @@
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anyio
-import attrs
 import pytest
-from blockbuster import blockbuster_ctx
-from orbit_psij import JobRefused, JobSpec, PSIJClient, SubmitFailed, UnknownJob
+from orbit_psij import JobRefused, JobSpec, SubmitFailed, UnknownJob
 
 from orbit_core.batch import SchedulerUnavailable
 from orbit_core.errors import BadRequest, InvalidBody
-from orbit_core.models import Notification
-from orbit_core.testing import open_plugin
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 30.0
-
-
-@attrs.define(eq=False)
-class User:
-    """Work in one session of the plugin beside a scheduler."""
-
-    client: PSIJClient
-    notifications: list[Notification]
-
-    async def submit(self, script: str, key: str | None = None, **spec: Any) -> dict[str, Any]:
-        job = {"executable": "/bin/sh", "arguments": ["-c", script], **spec}
-        return await self.client.submit_job(job, "slurm", key)
-
-    async def until(self, job: dict[str, Any], state: str) -> dict[str, Any]:
-        with anyio.fail_after(PATIENCE):
-            while True:
-                status = await self.client.get_job_status(job["job_id"])
-                if status["state"] == state:
-                    return status
-                await anyio.sleep(0.02)
-
-    async def until_over(self, job: dict[str, Any]) -> dict[str, Any]:
-        return await self.client.wait_job(job["job_id"], PATIENCE)
-
-    def states(self, job: dict[str, Any]) -> list[str]:
-        return [
-            note.data["state"]
-            for note in self.notifications
-            if note.topic == "job_status" and note.data["job_id"] == job["job_id"]
-        ]
-
-
-@asynccontextmanager
-async def _open(directory: Path, scheduler: str) -> AsyncIterator[User]:
-    with blockbuster_ctx("orbit_psij"):
-        async with (
-            open_plugin(
-                "orbit_psij.plugin:PSIJPlugin", directory, instance="psij", scheduler=scheduler
-            ) as served,
-            served.http() as http,
-        ):
-            client = PSIJClient(http, "/psij")
-            await client.register_session(sid="lab", lifetime="persistent")
-            yield User(client, served.notifications)
-
-
-Opener = Callable[..., AbstractAsyncContextManager[User]]
+Opener = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 @pytest.fixture
-def open_user(slurm: Any, tmp_path: Path) -> Opener:
+def open_user(slurm: Any, tmp_path: Path, open_batch_user: Opener) -> Opener:
     """Open the plugin with its state in one directory."""
-    return partial(_open, tmp_path / "state", "slurm")
+    return partial(open_batch_user, tmp_path / "state", "slurm", "slurm")
 
 
 @pytest.fixture
-async def user(open_user: Opener) -> AsyncIterator[User]:
+async def user(open_user: Opener) -> AsyncIterator[Any]:
     async with open_user() as found:
         yield found
 
@@ -83,7 +31,7 @@ def marks(tmp_path: Path, job: dict[str, Any], kind: str) -> Path:
     return Path(f"{tmp_path}/state/plugins/psij/output/lab/{job['job_id']}.{kind}")
 
 
-async def test_a_job_goes_through_the_queue(user: User) -> None:
+async def test_a_job_goes_through_the_queue(user: Any) -> None:
     job = await user.submit("echo out; echo err >&2", name="n")
     status = await user.until_over(job)
     assert (status["state"], status["stdout"], status["stderr"]) == ("COMPLETED", "out\n", "err\n")
@@ -92,7 +40,7 @@ async def test_a_job_goes_through_the_queue(user: User) -> None:
     assert await user.client.executors() == ["local", "slurm"]
 
 
-async def test_an_exit_code_is_the_cause(user: User) -> None:
+async def test_an_exit_code_is_the_cause(user: Any) -> None:
     status = await user.until_over(await user.submit("exit 3"))
     assert (status["state"], status["exit_code"], status["message"]) == ("FAILED", 3, "exit code 3")
     assert status["failure"]["cause"] == "exit_code"
@@ -109,7 +57,7 @@ async def test_an_exit_code_is_the_cause(user: User) -> None:
     ],
 )
 async def test_the_schedulers_cause_counts_before_the_exit_code(
-    user: User, slurm: Any, native: str, state: str, cause: str, message: str
+    user: Any, slurm: Any, native: str, state: str, cause: str, message: str
 ) -> None:
     gate = slurm.folder / "gate"
     job = await user.submit(f"until [ -e {gate} ]; do sleep 0.02; done; exit 143")
@@ -122,7 +70,7 @@ async def test_the_schedulers_cause_counts_before_the_exit_code(
     )  # fmt: skip
 
 
-async def test_a_job_of_which_only_its_scheduler_tells_the_end(user: User, slurm: Any) -> None:
+async def test_a_job_of_which_only_its_scheduler_tells_the_end(user: Any, slurm: Any) -> None:
     jobs_ = [await user.submit("true", custom_attributes={"slurm.hold": True}) for _ in range(3)]
     for job, state in zip(jobs_, ("COMPLETED", "TIMEOUT", "RUNNING"), strict=True):
         slurm.change(job["native_id"], state=state, reason="None")
@@ -134,7 +82,7 @@ async def test_a_job_of_which_only_its_scheduler_tells_the_end(user: User, slurm
     ]  # fmt: skip
 
 
-async def test_a_job_that_vanished_is_failed(user: User, slurm: Any) -> None:
+async def test_a_job_that_vanished_is_failed(user: Any, slurm: Any) -> None:
     job = await user.submit("true", custom_attributes={"slurm.hold": True})
     slurm.forget("1000")
     status = await user.until_over(job)
@@ -144,7 +92,7 @@ async def test_a_job_that_vanished_is_failed(user: User, slurm: Any) -> None:
 
 @pytest.mark.parametrize("is_gone", [True, False])
 async def test_a_scheduler_that_does_not_tell_why_leaves_the_exit_code(
-    user: User, slurm: Any, is_gone: bool
+    user: Any, slurm: Any, is_gone: bool
 ) -> None:
     gate = slurm.folder / "gate"
     job = await user.submit(f"until [ -e {gate} ]; do sleep 0.02; done; exit 9")
@@ -158,7 +106,7 @@ async def test_a_scheduler_that_does_not_tell_why_leaves_the_exit_code(
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-async def test_a_job_is_cancelled(user: User, slurm: Any, is_held: bool) -> None:
+async def test_a_job_is_cancelled(user: Any, slurm: Any, is_held: bool) -> None:
     job = await user.submit("sleep 300", custom_attributes={"slurm.hold": is_held})
     await user.until(job, "QUEUED" if is_held else "ACTIVE")
     assert (await user.client.cancel_job(job["job_id"]))["status"] == "canceled"
@@ -167,7 +115,7 @@ async def test_a_job_is_cancelled(user: User, slurm: Any, is_held: bool) -> None
 
 
 async def test_a_cancellation_is_repeated_once_the_scheduler_answers(
-    user: User, slurm: Any, monkeypatch: pytest.MonkeyPatch
+    user: Any, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orbit_psij.jobs.CANCEL_GRACE", 0.05)
     job = await user.submit("sleep 300")
@@ -188,13 +136,13 @@ async def test_closing_a_session_cancels_its_batch_jobs(
         await until(lambda: slurm.jobs()["1000"]["state"] == "CANCELLED")
 
 
-async def test_what_the_scheduler_refuses_is_told_in_its_words(user: User) -> None:
+async def test_what_the_scheduler_refuses_is_told_in_its_words(user: Any) -> None:
     with pytest.raises(JobRefused, match="invalid partition specified: nowhere"):
         await user.submit("true", attributes={"queue_name": "nowhere"})
     assert await user.client.list_jobs() == []
 
 
-async def test_a_scheduler_that_is_down_is_told(user: User, slurm: Any) -> None:
+async def test_a_scheduler_that_is_down_is_told(user: Any, slurm: Any) -> None:
     (slurm.folder / "down").touch()
     with pytest.raises(SchedulerUnavailable, match="Unable to contact slurm controller"):
         await user.submit("true")
@@ -202,7 +150,7 @@ async def test_a_scheduler_that_is_down_is_told(user: User, slurm: Any) -> None:
 
 
 async def test_a_job_that_was_taken_without_an_answer_is_found(
-    user: User, slurm: Any, monkeypatch: pytest.MonkeyPatch
+    user: Any, slurm: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orbit_psij.batch.SUBMIT_DEADLINE", 1.0)
     (slurm.folder / "slow").touch()
@@ -211,7 +159,7 @@ async def test_a_job_that_was_taken_without_an_answer_is_found(
     assert list(slurm.jobs()) == ["1000"]
 
 
-async def test_a_job_that_was_given_up_never_runs(user: User, slurm: Any, tmp_path: Path) -> None:
+async def test_a_job_that_was_given_up_never_runs(user: Any, slurm: Any, tmp_path: Path) -> None:
     job = await user.submit(f"touch {tmp_path}/ran", custom_attributes={"slurm.hold": True})
     marks(tmp_path, job, "job").rename(tmp_path / "script")
     slurm.change("1000", script=str(tmp_path / "script"))
@@ -221,7 +169,7 @@ async def test_a_job_that_was_given_up_never_runs(user: User, slurm: Any, tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
-async def test_an_array_has_a_state_for_each_element(user: User, tmp_path: Path) -> None:
+async def test_an_array_has_a_state_for_each_element(user: Any, tmp_path: Path) -> None:
     for index in range(3):
         (tmp_path / f"in{index}").write_text(f"input {index}\n")
     job = await user.submit(
@@ -240,7 +188,7 @@ async def test_an_array_has_a_state_for_each_element(user: User, tmp_path: Path)
     assert (status["state"], status["message"]) == ("FAILED", "1 of 3 FAILED: [1] exit code 1")
 
 
-async def test_elements_of_an_array_have_their_own_output(user: User) -> None:
+async def test_elements_of_an_array_have_their_own_output(user: Any) -> None:
     job = await user.submit("echo $ORBIT_ARRAY_INDEX", count=2)
     parts = [part async for part in user.client.follow_output(job["job_id"], index=1)]
     assert b"".join(parts) == b"1\n"
@@ -253,7 +201,7 @@ async def test_elements_of_an_array_have_their_own_output(user: User) -> None:
     }
 
 
-async def test_a_job_waits_for_others(user: User, slurm: Any) -> None:
+async def test_a_job_waits_for_others(user: Any, slurm: Any) -> None:
     done = await user.submit("true")
     await user.until_over(done)
     first = await user.submit("true", custom_attributes={"slurm.hold": True})
@@ -272,7 +220,7 @@ async def test_a_job_waits_for_others(user: User, slurm: Any) -> None:
         await user.submit("true", after_ok=[failed["job_id"]])
 
 
-async def test_a_launcher_of_psij_finds_the_nodes(user: User, slurm: Any) -> None:
+async def test_a_launcher_of_psij_finds_the_nodes(user: Any, slurm: Any) -> None:
     (slurm.folder / "bin" / "scontrol").write_text("#!/bin/sh\nprintf 'n1\\nn2\\n'\n")
     spec = {"node_count": 2, "processes_per_node": 2}
     job = await user.submit("cat $PSIJ_NODEFILE", launcher="multiple", resources=spec)
@@ -342,11 +290,11 @@ async def test_a_cancellation_outlasts_a_restart(
 
 
 async def test_jobs_of_a_scheduler_that_is_silent_at_the_start_are_followed(
-    open_user: Opener, slurm: Any, tmp_path: Path
+    open_user: Opener, slurm: Any, tmp_path: Path, open_batch_user: Opener
 ) -> None:
     async with open_user() as user:
         job = await user.submit("echo ran", custom_attributes={"slurm.hold": True})
-    async with _open(tmp_path / "state", "none") as user:
+    async with open_batch_user(tmp_path / "state", "slurm", "none") as user:
         slurm.release("1000")
         assert (await user.until_over(job))["state"] == "COMPLETED"
 
@@ -363,14 +311,12 @@ async def test_jobs_of_a_scheduler_that_is_silent_at_the_start_are_followed(
     ],
     ids=["count", "array-launcher", "no-scheduler", "taken", "line", "injection"],
 )
-async def test_faults_of_a_batch_job_are_named(
-    user: User, spec: dict[str, Any], words: str
-) -> None:
+async def test_faults_of_a_batch_job_are_named(user: Any, spec: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidBody, match=words):
         await user.client.submit_job({"executable": "true", **spec}, "slurm")
 
 
-async def test_a_local_job_cannot_be_an_array_or_wait(user: User) -> None:
+async def test_a_local_job_cannot_be_an_array_or_wait(user: Any) -> None:
     spec = JobSpec("true", count=2, after_ok=["x"], after_any=["y"])
     with pytest.raises(InvalidBody, match=r"count: needs .*after_ok: needs .*after_any: needs"):
         await user.client.submit_job(spec)
@@ -385,7 +331,7 @@ async def test_a_local_job_cannot_be_an_array_or_wait(user: User) -> None:
     ids=["path", "launcher"],
 )
 async def test_what_cannot_be_prepared_is_told(
-    user: User, slurm: Any, spec: dict[str, Any], words: str | None
+    user: Any, slurm: Any, spec: dict[str, Any], words: str | None
 ) -> None:
     if words is None:
         (slurm.folder / "bin" / "scontrol").write_text("#!/bin/sh\necho n1\n")
@@ -427,14 +373,14 @@ async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
 
 
 @pytest.mark.parametrize("executor", ["lsf", "", 1, ["slurm"], None])
-async def test_an_executor_that_is_not_there_is_a_fault(user: User, executor: Any) -> None:
+async def test_an_executor_that_is_not_there_is_a_fault(user: Any, executor: Any) -> None:
     with pytest.raises(InvalidBody, match=r"is not offered here.*: use local, slurm"):
         await user.client.submit_job({"executable": "true"}, executor)
 
 
 async def test_the_executor_of_a_host_without_scheduler_is_not_offered(
-    slurm: Any, tmp_path: Path
+    slurm: Any, tmp_path: Path, open_batch_user: Opener
 ) -> None:
-    async with _open(tmp_path / "state", "none") as user:
+    async with open_batch_user(tmp_path / "state", "slurm", "none") as user:
         with pytest.raises(InvalidBody, match=r"'slurm' is not offered here .*: use local"):
             await user.submit("true")

@@ -4,17 +4,15 @@ import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-import attrs
 import psij
 import pytest
-from blockbuster import blockbuster_ctx
-from orbit_psij import JobRefused, PSIJClient
+from orbit_psij import JobRefused
 from orbit_psij.batch_options import Ticket
 from orbit_psij.batches import find_batches
 from orbit_psij.foreign import ForeignScheduler, make_executor
@@ -24,7 +22,6 @@ from psij.descriptor import Descriptor
 
 from orbit_core.batch import JobState, SchedulerFailed
 from orbit_core.errors import InvalidBody
-from orbit_core.testing import open_plugin
 
 pytestmark = pytest.mark.anyio
 
@@ -37,39 +34,7 @@ fake_lsf = importlib.util.module_from_spec(_FAKE)
 _FAKE.loader.exec_module(fake_lsf)
 
 
-@attrs.define(eq=False)
-class User:
-    """Work in one session of the plugin, with the jobs of one executor."""
-
-    client: PSIJClient
-    executor: str
-
-    async def submit(self, script: str, **spec: Any) -> dict[str, Any]:
-        job = {"executable": "/bin/sh", "arguments": ["-c", script], **spec}
-        return await self.client.submit_job(job, self.executor)
-
-    async def until(self, job: dict[str, Any], state: str) -> dict[str, Any]:
-        with anyio.fail_after(PATIENCE):
-            while True:
-                status = await self.client.get_job_status(job["job_id"])
-                if status["state"] == state:
-                    return status
-                await anyio.sleep(0.02)
-
-    async def until_over(self, job: dict[str, Any]) -> dict[str, Any]:
-        return await self.client.wait_job(job["job_id"], PATIENCE)
-
-
-@asynccontextmanager
-async def _open(directory: Path, executor: str) -> AsyncIterator[User]:
-    with blockbuster_ctx("orbit_psij"):
-        async with (
-            open_plugin("orbit_psij.plugin:PSIJPlugin", directory, instance="psij") as served,
-            served.http() as http,
-        ):
-            client = PSIJClient(http, "/psij")
-            await client.register_session(sid="lab", lifetime="persistent")
-            yield User(client, executor)
+Opener = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 @pytest.fixture(params=["lsf", "cobalt"])
@@ -86,21 +51,18 @@ def folder(executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurry
     return found
 
 
-Opener = Callable[[], AbstractAsyncContextManager[User]]
+@pytest.fixture
+def open_user(folder: Path, executor: str, tmp_path: Path, open_batch_user: Opener) -> Opener:
+    return partial(open_batch_user, tmp_path / "state", executor, "none")
 
 
 @pytest.fixture
-def open_user(folder: Path, executor: str, tmp_path: Path) -> Opener:
-    return partial(_open, tmp_path / "state", executor)
-
-
-@pytest.fixture
-async def user(open_user: Opener) -> AsyncIterator[User]:
+async def user(open_user: Opener) -> AsyncIterator[Any]:
     async with open_user() as found:
         yield found
 
 
-async def test_a_job_goes_through_the_queue(user: User, executor: str) -> None:
+async def test_a_job_goes_through_the_queue(user: Any, executor: str) -> None:
     assert executor in await user.client.executors()
 
     job = await user.submit('echo "out $A"; cat; pwd >&2', name="my job", stdin="in\n",
@@ -112,7 +74,7 @@ async def test_a_job_goes_through_the_queue(user: User, executor: str) -> None:
     assert status["native_id"] == "7001"
 
 
-async def test_what_a_job_asks_for_arrives(user: User, folder: Path, executor: str) -> None:
+async def test_what_a_job_asks_for_arrives(user: Any, folder: Path, executor: str) -> None:
     job = await user.submit(
         "true",
         name="my job",
@@ -132,13 +94,13 @@ async def test_what_a_job_asks_for_arrives(user: User, folder: Path, executor: s
     assert asked | wanted == asked
 
 
-async def test_a_job_that_fails_tells_its_exit_code(user: User, folder: Path) -> None:
+async def test_a_job_that_fails_tells_its_exit_code(user: Any, folder: Path) -> None:
     (folder / "reason").write_text("exited with status 3")
     status = await user.until_over(await user.submit("exit 3"))
     assert (status["state"], status["exit_code"], status["message"]) == ("FAILED", 3, "exit code 3")
 
 
-async def test_a_job_leaves_nothing(user: User, tmp_path: Path) -> None:
+async def test_a_job_leaves_nothing(user: Any, tmp_path: Path) -> None:
     job = await user.submit("true")
     await user.until_over(job)
     assert list((tmp_path / "state").rglob(f"*{job['job_id']}*"))
@@ -150,19 +112,19 @@ async def test_a_job_leaves_nothing(user: User, tmp_path: Path) -> None:
     assert [path for path in left if any(mark in path.name for mark in marks)] == []
 
 
-async def test_a_queue_that_there_is_not_is_refused_in_the_schedulers_words(user: User) -> None:
+async def test_a_queue_that_there_is_not_is_refused_in_the_schedulers_words(user: Any) -> None:
     with pytest.raises(JobRefused, match="nowhere: No such queue"):
         await user.submit("true", attributes={"queue_name": "nowhere"})
 
 
-async def test_a_running_job_is_cancelled(user: User) -> None:
+async def test_a_running_job_is_cancelled(user: Any) -> None:
     job = await user.submit("echo begun; sleep 600")
     await user.until(job, "ACTIVE")
     await user.client.cancel_job(job["job_id"])
     assert (await user.until_over(job))["state"] == "CANCELED"
 
 
-async def test_a_waiting_job_is_cancelled(user: User, folder: Path) -> None:
+async def test_a_waiting_job_is_cancelled(user: Any, folder: Path) -> None:
     (folder / "hold").touch()
     job = await user.submit("true")
     assert (await user.until(job, "QUEUED"))["native_id"] == "7001"
@@ -195,7 +157,7 @@ async def test_a_job_whose_submission_was_not_noted_runs_once(
     assert counter.read_text() == "run\n"
 
 
-async def test_a_job_that_dies_without_a_word_is_over(user: User, folder: Path) -> None:
+async def test_a_job_that_dies_without_a_word_is_over(user: Any, folder: Path) -> None:
     job = await user.submit("sleep 600")
     await user.until(job, "ACTIVE")
     fake_lsf.end(folder, job["native_id"])
@@ -207,7 +169,7 @@ async def test_a_job_that_dies_without_a_word_is_over(user: User, folder: Path) 
     )
 
 
-async def test_a_scheduler_that_is_down_ends_no_job(user: User, folder: Path, caplog: Any) -> None:
+async def test_a_scheduler_that_is_down_ends_no_job(user: Any, folder: Path, caplog: Any) -> None:
     gate = folder / "gate"
     job = await user.submit(f"until [ -e {gate} ]; do sleep 0.02; done")
     await user.until(job, "ACTIVE")
@@ -219,7 +181,7 @@ async def test_a_scheduler_that_is_down_ends_no_job(user: User, folder: Path, ca
     assert (await user.until_over(job))["state"] == "COMPLETED"
 
 
-async def test_what_psij_has_no_words_for_is_a_fault(user: User, executor: str) -> None:
+async def test_what_psij_has_no_words_for_is_a_fault(user: Any, executor: str) -> None:
     with pytest.raises(InvalidBody) as refused:
         await user.submit("true", count=3, after_ok=["x"], resources={"gpus_per_node": 1},
                           custom_attributes={"bare": 1})  # fmt: skip
@@ -240,7 +202,7 @@ async def test_what_psij_has_no_words_for_is_a_fault(user: User, executor: str) 
     ids=["walltime", "memory", "owner"],
 )  # fmt: skip
 async def test_lsf_tells_why_it_ended_a_job(
-    user: User, folder: Path, reason: str, state: str, cause: str
+    user: Any, folder: Path, reason: str, state: str, cause: str
 ) -> None:
     (folder / "reason").write_text(reason)
     job = await user.submit("sleep 600")
@@ -279,14 +241,14 @@ async def test_a_scheduler_that_fails_is_told_in_its_words(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("executor", ["lsf"], indirect=True)
-async def test_a_reply_without_an_id_is_no_submission(folder: Path, user: User) -> None:
+async def test_a_reply_without_an_id_is_no_submission(folder: Path, user: Any) -> None:
     (folder / "bin" / "bsub").write_text("#!/bin/sh\necho Request aborted by esub.\n")
     with pytest.raises(SchedulerFailed, match="did not tell its id: 'Request aborted by esub"):
         await user.submit("true")
 
 
 @pytest.mark.parametrize("executor", ["lsf"], indirect=True)
-async def test_executors_that_are_missing_say_why(user: User) -> None:
+async def test_executors_that_are_missing_say_why(user: Any) -> None:
     found = await user.client.get("executors")
     assert [each["name"] for each in found["executors"]] == ["local", "lsf"]
     missing = {each["name"]: each["reason"] for each in found["missing"]}

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import anyio.lowlevel
@@ -24,6 +25,7 @@ class LoopThread:
     def __init__(self) -> None:
         """Start the thread."""
         self._home: Any = anyio.lowlevel.current_token().native_token
+        self._context = copy_context()  # a thread's own does not tell anyio where it is
         self._loop: Future[asyncio.AbstractEventLoop] = Future()
         self._stop = asyncio.Event()
         self._waiting: deque[Callable[[], None]] = deque()
@@ -44,7 +46,7 @@ class LoopThread:
         self._waiting.append(act)
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._home.call_soon_threadsafe(self._drain)
+            self._home.call_soon_threadsafe(self._drain, context=self._context)
 
     def stop(self) -> None:
         """End the loop."""
