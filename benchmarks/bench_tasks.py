@@ -14,9 +14,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import psutil
 import rhapsody
 from orbit_rhapsody import OrbitExecutor
@@ -31,9 +33,28 @@ EXECUTABLES = 500
 TOTAL = 100_000
 
 
+@attrs.frozen
+class Place:
+    """Hold the bridge's URL and the endpoint's process."""
+
+    url: str
+    endpoint: psutil.Process
+
+    def executor(self, backend: str) -> OrbitExecutor:
+        """Return an executor that is warm."""
+        executor = OrbitExecutor(self.url, "node", token=TOKEN, backends=[backend])
+        functions(executor, 1000)
+        return executor
+
+
 @contextlib.contextmanager
-def open_tasks_site(work: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Start a bridge and an endpoint; yield the URL and the endpoint's process."""
+def open_tasks_site() -> Iterator[Place]:
+    """Start a bridge and an endpoint."""
+    with tempfile.TemporaryDirectory(prefix="orbit-bench-") as folder:
+        yield from _open_tasks_site(Path(folder))
+
+
+def _open_tasks_site(work: Path) -> Iterator[Place]:
     serve = Path(sys.executable).parent / "orbit-serve"
     config = work / "orbit.toml"
     config.write_text('[plugin.rhapsody]\nbackends = ["concurrent", "noop"]\n')
@@ -64,7 +85,7 @@ def open_tasks_site(work: Path) -> Iterator[tuple[str, psutil.Process]]:
         )
         endpoint = ("--role", "endpoint", "--name", "node", "--plugins", "rhapsody")
         _, pid = start("(ready)", *endpoint, "--url", url, "--state-dir", str(work / "e"))
-        yield url, psutil.Process(pid)
+        yield Place(url, psutil.Process(pid))
 
 
 async def _native(backend: str, make: Callable[[int], Any], count: int, rounds: int) -> float:
@@ -108,9 +129,12 @@ def single(executor: OrbitExecutor) -> float:
     return statistics.median(seconds)
 
 
-def throughput_row(executor: OrbitExecutor, backend: str, must: float) -> Row:
+def throughput_row(place: Place, backend: str, must: float) -> Row:
     """Measure many no-op functions."""
-    pairs = [(native(backend, "function", MANY), functions(executor, MANY)) for _ in range(ROUNDS)]
+    with place.executor(backend) as executor:
+        pairs = [
+            (native(backend, "function", MANY), functions(executor, MANY)) for _ in range(ROUNDS)
+        ]
     ratio = statistics.median(direct / through for direct, through in pairs)
     rates = [MANY / statistics.median(column) for column in zip(*pairs, strict=True)]
     return Row(
@@ -121,11 +145,12 @@ def throughput_row(executor: OrbitExecutor, backend: str, must: float) -> Row:
     )
 
 
-def single_row(executor: OrbitExecutor) -> Row:
+def single_row(place: Place) -> Row:
     """Measure the latency of one function."""
-    pairs = [
-        (native("concurrent", "function", 1, SINGLES), single(executor)) for _ in range(ROUNDS)
-    ]
+    with place.executor("concurrent") as executor:
+        pairs = [
+            (native("concurrent", "function", 1, SINGLES), single(executor)) for _ in range(ROUNDS)
+        ]
     added = statistics.median(through - direct for direct, through in pairs) * 1000
     return Row(
         "one no-op function, submit to result, p50",
@@ -135,10 +160,10 @@ def single_row(executor: OrbitExecutor) -> Row:
     )
 
 
-def executables_row(url: str) -> Row:
+def executables_row(place: Place) -> Row:
     """Measure executables."""
     pairs = []
-    with BridgeClient(url, token=TOKEN) as bridge:
+    with BridgeClient(place.url, token=TOKEN) as bridge:
         client = bridge.get_endpoint_client("node").get_plugin("rhapsody", backends=["concurrent"])
         for _ in range(ROUNDS):
             direct = native("concurrent", "executable", EXECUTABLES)
@@ -157,30 +182,25 @@ def executables_row(url: str) -> Row:
     )
 
 
-def memory_row(executor: OrbitExecutor, endpoint: psutil.Process) -> Row:
+def memory_row(place: Place) -> Row:
     """Measure by how much the endpoint has grown once many results were fetched."""
-    before = endpoint.memory_info().rss
-    for _ in range(TOTAL // MANY):
+    with place.executor("concurrent") as executor:
         functions(executor, MANY)
-    grown = (endpoint.memory_info().rss - before) / 2**20
+        before = place.endpoint.memory_info().rss
+        for _ in range(TOTAL // MANY):
+            functions(executor, MANY)
+        grown = (place.endpoint.memory_info().rss - before) / 2**20
     what = f"growth of the endpoint by {TOTAL:,} functions"
     return Row(what, "<= 50 MiB", grown <= 50, f"{grown:.0f} MiB")
 
 
-def task_rows() -> Iterator[Row]:
-    """Measure one row after the other."""
-    with (
-        tempfile.TemporaryDirectory(prefix="orbit-bench-") as folder,
-        open_tasks_site(Path(folder)) as (url, endpoint),
-    ):
-        with OrbitExecutor(url, "node", token=TOKEN, backends=["concurrent"]) as executor:
-            functions(executor, 1000)
-            yield throughput_row(executor, "concurrent", 0.5)
-            yield single_row(executor)
-            yield memory_row(executor, endpoint)
-        with OrbitExecutor(url, "node", token=TOKEN, backends=["noop"]) as executor:
-            yield throughput_row(executor, "noop", 0.25)
-        yield executables_row(url)
+TASKS: dict[str, Callable[[Place], Row]] = {
+    "concurrent": partial(throughput_row, backend="concurrent", must=0.5),
+    "single": single_row,
+    "memory": memory_row,
+    "noop": partial(throughput_row, backend="noop", must=0.25),
+    "executables": executables_row,
+}
 
 
 def _baseline(backend: str, kind: str, count: str, rounds: str) -> None:

@@ -123,7 +123,9 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         client = AsyncBridgeClient(url, cert, token, **options)
         client.callbacks_in_threads = True
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal())
+            portal = stack.enter_context(
+                start_blocking_portal(backend_options={"use_uvloop": True})
+            )
             stack.enter_context(portal.wrap_async_context_manager(client))
             self._open = stack.pop_all()
         atexit.register(self._open.close)

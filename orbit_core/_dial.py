@@ -13,6 +13,7 @@ import attrs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidProxy, InvalidStatus, WebSocketException
 from websockets.frames import Opcode
+from websockets.http11 import Response
 from websockets.protocol import State
 
 from ._frames import LINK_VERSION, SOCKET_LIMIT
@@ -22,7 +23,7 @@ from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._transport import advice, trust
 from .config import Access, check_url
 from .errors import ConnectionLost, NoRoute, OrbitError, reason_of
-from .plugin_client import document_error
+from .plugin_client import document_error, is_error_document
 from .ways.models import Route
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 
 LONGEST_ASKED = 60.0
 """Seconds beyond which nobody can ask an endpoint to stay away."""
+
+
+LOCATION_SHOWN = 200
+"""Characters of an address that a redirect names."""
 
 
 @attrs.frozen
@@ -50,6 +55,14 @@ class Answer:
 
     resume_key: str
     received: int | None
+
+
+class _Connect(connect):
+    """Dial without following redirects: a bridge sends none, and a portal's lead elsewhere."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Leave the answer to whoever dials."""
+        return exc
 
 
 class DialedSocket(ClientConnection):
@@ -128,12 +141,13 @@ async def dial(
 ) -> AsyncIterator[tuple[DialedSocket, Answer]]:
     """Open one WebSocket to the bridge, by the way that ``route`` says.
 
-    Raises ConnectionLost if it cannot be reached, else the error with which it refused.
+    Raises ConnectionLost if it cannot be reached, NoRoute if something else answers in its place,
+    else the error with which it refused.
     """
     secure = access.url.startswith("https")
     context = await anyio.to_thread.run_sync(trust, access.cert) if secure else None
     try:
-        connection = await connect(
+        connection = await _Connect(
             socket_url(access.url),
             create_connection=DialedSocket,
             additional_headers=_headers(access, credentials),
@@ -147,7 +161,7 @@ async def dial(
             close_timeout=1.0,
         )
     except InvalidStatus as error:
-        raise refusal(error) from None
+        raise refusal(error, access.url) from None
     except InvalidProxy as error:  # whose text has the proxy's password
         raise NoRoute(f"the address of the proxy cannot be used: {error.msg}") from None
     except (OSError, WebSocketException, TimeoutError) as error:
@@ -207,9 +221,26 @@ def _answer(connection: ClientConnection) -> Answer:
     )
 
 
-def refusal(error: InvalidStatus) -> OrbitError:
-    """Return the error that the bridge, or a proxy before it, answered the handshake with."""
+def refusal(error: InvalidStatus, url: str) -> OrbitError:
+    """Return the error with which the bridge answered the handshake.
+
+    What is no error document comes from a portal, or a proxy whose bridge is away: that is NoRoute,
+    because another way, or a later attempt, may lead to the bridge.
+    """
     response = error.response
-    prefix = f"the bridge refuses (HTTP {response.status_code})"
-    wait = response.headers.get("Retry-After", "")
-    return document_error(response.status_code, bytes(response.body or b""), prefix, wait)
+    body, wait = bytes(response.body or b""), _first(response, "Retry-After")
+    if is_error_document(body):
+        prefix = f"the bridge refuses (HTTP {response.status_code})"
+        return document_error(response.status_code, body, prefix, wait)
+    said = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
+    if place := _first(response, "Location"):
+        said += f", see {place[:LOCATION_SHOWN]}"
+    return NoRoute(
+        f"something other than an ORBIT bridge answers for {url}: {said}",
+        retry_after=float(wait) if wait.isdecimal() else None,
+    )
+
+
+def _first(response: Response, name: str) -> str:
+    """Return a header's first value; it may come more than once from a peer that is no bridge."""
+    return next(iter(response.headers.get_all(name)), "")

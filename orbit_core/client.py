@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from ._event_reader import Event as Event
 from ._event_reader import read_events
 from ._guard import load, outlive
-from ._transport import RetryTransport, trust
+from ._transport import EagerTransport, RetryTransport, trust
 from .config import resolve_access
 from .errors import (
     ConfigError,
@@ -105,10 +105,7 @@ def _connect(
 ) -> httpx.AsyncClient:
     """Find the bridge, which reads files."""
     access = resolve_access(url, token, cert)
-    transport = httpx.AsyncHTTPTransport(
-        verify=trust(access.cert),
-        limits=httpx.Limits(max_connections=200, max_keepalive_connections=50),
-    )
+    transport = EagerTransport(trust(access.cert))
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
     return _http_client(access.url, RetryTransport(transport), headers, timeout)
 

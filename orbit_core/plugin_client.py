@@ -201,17 +201,27 @@ def document_error(status: int, body: bytes, prefix: str = "", wait: str = "") -
 
     ``wait`` is the header ``Retry-After``.
     """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        document = {}
+    document = _document(body)
     detail = str(document.get("detail") or f"HTTP {status}")
     text = f"{prefix}: {detail}" if prefix else detail
     error = OrbitError.from_reply(status, str(document.get("code", "")), text)
     error.retry_after = float(wait) if wait.isdecimal() else None
     return error
+
+
+def is_error_document(body: bytes) -> bool:
+    """Tell whether a body is an error document, which only a bridge or an endpoint writes."""
+    document = _document(body)
+    return document.get("error") is True and isinstance(document.get("code"), str)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is, an empty one for any other body."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:

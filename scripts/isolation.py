@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = {"orbit_psij": "endpoint", "orbit_rhapsody": "dask"}
+EXTRAS = {"orbit_psij": "endpoint", "orbit_rhapsody": "dask", "orbit_xgfabric": "endpoint"}
 TOOLS = ["pytest", "pytest-cov", "hypothesis", "blockbuster"]
 
 

@@ -20,4 +20,5 @@ fi
 "$python" -m venv --clear "$venv"
 PIP_CONSTRAINT=constraints.txt "$venv/bin/pip" install --quiet --disable-pip-version-check \
     -e '.[dev]' -e orbit_plugins/sysinfo -e orbit_plugins/queue_info -e orbit_plugins/staging \
+    -e orbit_plugins/xgfabric \
     -e 'orbit_plugins/psij[endpoint]' -e 'orbit_plugins/rhapsody[dask]'

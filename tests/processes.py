@@ -34,7 +34,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.port = quiet_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
+        self.folder = folder
         self._running: dict[str, Process] = {}
         offered = folder / "site" / "orbit_tested-0.dist-info"
         offered.mkdir(parents=True)
@@ -50,7 +50,7 @@ class Site:
     @property
     def token(self) -> str:
         """Return the administrator's token, which the first start of the bridge makes."""
-        return (self._folder / "state" / "orbit" / "bridge" / "admin.token").read_text()
+        return (self.folder / "state" / "orbit" / "bridge" / "admin.token").read_text()
 
     async def start_bridge(self) -> None:
         """Start the bridge and wait until it is ready."""
@@ -65,6 +65,10 @@ class Site:
         process = self._running.pop(name)
         process.kill()
         await process.aclose()
+
+    def pid(self, name: str) -> int:
+        """Return a process's id."""
+        return self._running[name].pid
 
     def memory(self, name: str) -> int:
         """Return the bytes that a process has in memory."""
@@ -86,7 +90,7 @@ class Site:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=None)
 
     async def _start(self, name: str, *arguments: str) -> None:
-        with (self._folder / f"{name}.log").open("ab") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             process = await anyio.open_process(
                 [str(SERVE), *arguments], env=self._environment, stderr=log
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from orbit_xgfabric import dict_to_config, dict_to_resource_config
 
 from orbit_core.testing import Deployment, open_deployment, open_plugin
 from tests.pages import run_page
@@ -29,8 +30,10 @@ PLUGINS = [
     "orbit_psij.plugin:PSIJPlugin",
     "orbit_rhapsody.plugin:RhapsodyPlugin",
     "orbit_staging.plugin:StagingPlugin",
+    "orbit_xgfabric.plugin:XGFabricPlugin",
 ]
 LINK = re.compile(r"\]\(([^)#]+)\)")
+JSON = re.compile(r"^```json\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -94,6 +97,30 @@ def test_the_commands_of_the_tutorial_run(tmp_path: Path) -> None:
     assert "node7 psij job_status {" in (tmp_path / "3.log").read_text()
 
 
+def test_the_commands_of_the_workflow_tutorial_run(tmp_path: Path) -> None:
+    port = str(quiet_port())
+    settings = tmp_path / ".config" / "orbit" / "orbit.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"[bridge]\nport = {port}\n")
+    page = ROOT / "docs" / "tutorial" / "first-workflow.md"
+    said = run_page(page, tmp_path, without="Install")
+    for part in ("4/4  completed: ", " completed: 1", "\nstatus: completed\n", "\nstopped\n"):
+        assert part in said
+    assert said.splitlines()[-1].endswith("cancelled by user")
+    assert (tmp_path / "report.svg").read_text().startswith("<svg")
+    assert "simulations,node7,sim-3," in (tmp_path / "report.csv").read_text()
+
+
+def test_the_json_of_the_page_on_workflows_is_read() -> None:
+    page = (ROOT / "docs" / "how-to" / "run-a-workflow-across-clusters.md").read_text()
+    resource, again = map(json.loads, JSON.findall(page))
+    clusters = dict_to_resource_config(resource).cluster_configs
+    assert clusters["anvil"].backends == ["dragon_v3"]
+    continuous = dict_to_config(again).continuous
+    assert continuous is not None
+    assert (continuous.trigger, continuous.overlap) == ("change", "queue")
+
+
 def test_the_commands_for_tls_run(tmp_path: Path) -> None:
     page = ROOT / "docs" / "how-to" / "run-a-bridge-with-tls.md"
     names = {"hub.example.org": "localhost", "_8443": str(quiet_port())}
@@ -122,7 +149,7 @@ async def test_the_plugin_that_is_shown_works(
     assert (await names["try_it"]()).json() == {"value": 5}
 
 
-@pytest.mark.parametrize("plugin", ["psij", "rhapsody", "staging", "sysinfo"])
+@pytest.mark.parametrize("plugin", ["psij", "rhapsody", "staging", "sysinfo", "xgfabric"])
 async def test_the_python_on_a_plugins_page_runs(
     deployment: Deployment, plugin: str, tmp_path: Path
 ) -> None:

@@ -61,7 +61,7 @@ async def test_an_endpoint_that_would_wait_too_long_is_told_when_to_come_back(
     with pytest.raises(InvalidStatus) as told:
         async with handshake(deployment, token):
             pass
-    error = refusal(told.value)
+    error = refusal(told.value, deployment.url)
     assert (error.status_code, error.retry_after) == (503, 10.0)
     assert error.detail.endswith("very many endpoints are joining: wait")
 

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import anyio
@@ -48,3 +50,31 @@ def test_a_c_library_that_cannot_give_back_is_left_alone(monkeypatch):
     monkeypatch.setattr(_memory, "_trim", None)
 
     _memory.give_back()
+
+
+PARTS = """
+import resource
+from orbit_core import _memory
+
+def pass_parts():
+    parts = [b"x" * 2**18 for _ in range(16)]
+
+_memory.keep_at_hand()
+pass_parts()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    pass_parts()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_the_memory_of_a_large_body_is_used_again():
+    run = subprocess.run([sys.executable, "-c", PARTS], capture_output=True, text=True, check=True)
+
+    assert int(run.stdout) < 1000  # page faults; each of the 20 rounds touches 1024 pages
+
+
+def test_a_c_library_without_such_settings_is_left_alone(monkeypatch):
+    monkeypatch.setattr(_memory, "_set", None)
+
+    _memory.keep_at_hand()

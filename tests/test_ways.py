@@ -300,6 +300,59 @@ async def test_a_refusal_of_the_bridge_is_no_matter_of_the_way(child):
     assert list((await child.report()).lost) == ["direct"]
 
 
+PORTAL = (b"HTTP/1.1 %s\r\nContent-Type: text/html\r\n%sContent-Length: 6\r\n"
+          b"Connection: close\r\n\r\n<html>")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said"),
+    [
+        (b"200 OK", b"", "HTTP 200 OK"),
+        (b"302 Found", b"Location: http://portal/login\r\n",
+         "HTTP 302 Found, see http://portal/login"),
+        (b"307 Moved", b"Location: //portal/login\r\n", "HTTP 307 Moved, see //portal/login"),
+        (b"401 Unauthorized", b"WWW-Authenticate: Basic\r\n", "HTTP 401 Unauthorized"),
+        (b"403 Forbidden", b"Retry-After: 1\r\nRetry-After: 2\r\n", "HTTP 403 Forbidden"),
+        (b"502 Bad Gateway", b"", "HTTP 502 Bad Gateway"),
+    ],
+    ids=["page", "redirect", "other-host", "password", "forbidden", "gateway"],
+)  # fmt: skip
+async def test_a_portal_in_place_of_the_bridge_is_a_way_that_is_not_open(
+    child, ssh, status, headers, said
+):
+    async with open_proxy(answer=PORTAL % (status, headers)) as portal:
+        url = portal.url()
+        reach = Reach(["direct", "forward"], child.ways("login"))
+        access = attrs.evolve(child.access, url=url)
+        async with reach.link(access, Credentials(NAME, "p", None, 0)):
+            report = await child.report()
+
+    assert (report.way, list(report.lost)) == ("forward", ["direct"])
+    reason = f"something other than an ORBIT bridge answers for {url}: {said}"
+    assert report.lost["direct"] == reason
+
+
+async def test_a_portal_on_the_only_way_is_tried_again_and_not_final(child):
+    async with open_proxy(answer=PORTAL % (b"403 Forbidden", b"")) as portal:
+        access = attrs.evolve(child.access, url=portal.url())
+        with pytest.raises(NoRoute, match="something other than an ORBIT bridge answers"):
+            async with child.reach("none").link(access, Credentials(NAME, "p", None, 0)):
+                pass
+
+
+@pytest.mark.parametrize("status", [b"403 Forbidden", b"502 Bad Gateway", b"200 OK"])
+async def test_a_proxy_that_leads_to_no_bridge_is_a_way_that_is_not_open(
+    child, ssh, monkeypatch, status
+):
+    async with open_proxy(answer=PORTAL % (status, b"")) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url())
+        reach = Reach(["proxy", "forward"], child.ways("login"))
+        async with child.linked(reach):
+            report = await child.report()
+
+    assert (report.way, list(report.lost)) == ("forward", ["proxy"])
+
+
 async def test_a_report_that_cannot_be_left_changes_nothing(child):
     child.meeting.directory.rmdir()
 

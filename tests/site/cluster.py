@@ -72,7 +72,7 @@ class Cluster:
         self._start_accounting()
         self.start_controller()
         self.start_nodes()
-        install_commands(self.directory / "pbs")
+        install_commands(self.directory / "pbs", self.environment)
 
     def stop(self) -> None:
         """End all jobs, then all daemons: a job's slurmstepd outlives its slurmd otherwise."""

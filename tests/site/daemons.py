@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-PATIENCE = 30.0
-"""Seconds in which a daemon must serve, and in which it must end."""
+PATIENCE = 100.0
+"""Seconds in which a daemon must serve, and end, and in which what is awaited must come."""
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

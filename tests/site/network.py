@@ -8,11 +8,12 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import attrs
+import psutil
 
 from .daemons import Daemons, wait_until
 from .packages import install
@@ -78,6 +79,20 @@ class Network:
     def _filter(self, place: str, chains: str) -> None:
         rules = f"flush ruleset\ntable inet orbit {{\n{chains}}}\n"
         subprocess.run([*self.inside(place), "nft", "-f", "-"], input=rules, text=True, check=True)
+
+    def namespace(self, place: str) -> str:
+        """Return what ``/proc/self/ns/net`` leads to for a process in a place."""
+        return f"net:[{Path(f'/run/netns/{self.name}-{place}').stat().st_ino}]"
+
+    def ssh_sessions(self) -> list[str]:
+        """Return the connections that either sshd serves: each is a child process of it."""
+        found = []
+        for process in psutil.process_iter(["name", "cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if process.info["name"] == "sshd" and str(self.directory) in line:
+                with suppress(psutil.NoSuchProcess):
+                    found += [str(session) for session in process.children()]
+        return found
 
     def make(self) -> None:
         """Make namespaces, links, addresses and routes."""

@@ -1,6 +1,7 @@
 """Run a bridge and a login endpoint in the places of a network; a test may kill them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import trustme
 from orbit_core.client import AsyncBridgeClient
 
 from .cluster import Cluster
-from .daemons import Daemons, wait_until
+from .daemons import PATIENCE, Daemons, wait_until
 from .network import BRIDGE, BRIDGE_PORT, Network
 
 SERVE, ORBIT = (Path(sys.executable).with_name(name) for name in ("orbit-serve", "orbit"))
@@ -28,8 +29,14 @@ setup = ["export ORBIT_TEST_SETUP=done"]
 class Outpost:
     """Own one bridge and one login endpoint, whose every file is below ``directory``."""
 
-    def __init__(self, directory: Path, network: Network, cluster: Cluster) -> None:
-        """Prepare certificates and settings; nothing runs yet."""
+    def __init__(
+        self, directory: Path, network: Network, cluster: Cluster, scheduler: str = "slurm"
+    ) -> None:
+        """Prepare certificates and settings; nothing runs yet.
+
+        With the ``scheduler`` pbs the login host has the commands of PBS, and none of SLURM's works
+        there.
+        """
         self.directory = directory
         self.network = network
         self.cluster = cluster
@@ -40,9 +47,12 @@ class Outpost:
         (directory / "bridge.key").chmod(0o600)
         settings = SETTINGS.format(ssh_config=json.dumps(str(network.ssh_config())))
         (directory / "orbit.toml").write_text(settings)
-        environment = {**cluster.environment, "XDG_STATE_HOME": str(directory / "state")}
-        self._outside = Daemons(directory, environment, network.inside("bridge"))
-        self._login = Daemons(directory, environment, network.inside("login"))
+        self.scheduler = scheduler
+        state = {"XDG_STATE_HOME": str(directory / "state")}
+        self._outside = Daemons(directory, state, network.inside("bridge"))
+        pbs = {"PATH": f"{cluster.pbs_commands}:{os.environ['PATH']}"}
+        commands = pbs if scheduler == "pbs" else cluster.environment
+        self._login = Daemons(directory, {**state, **commands}, network.inside("login"))
 
     @property
     def children(self) -> Path:
@@ -79,7 +89,7 @@ class Outpost:
                 "--plugins", "psij", "--state-dir", self.directory / "login", "--config",
                 self.directory / "orbit.toml",
             )  # fmt: skip
-            await client.wait_for_endpoint("login", timeout=30)
+            await client.wait_for_endpoint("login", timeout=PATIENCE)
 
     async def orbit(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Run the command line as the administrator, from this host."""
@@ -106,14 +116,19 @@ class Outpost:
             if process.info["name"] == "ssh" and {*arguments} <= {*(process.info["cmdline"] or [])}
         ]
 
-    def processes(self, *words: str) -> list[psutil.Process]:
-        """Return the processes in whose command line each word occurs."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or [])
-            if all(word in line for word in words):
-                found.append(process)
-        return found
+    def child_processes(self, name: str) -> list[psutil.Process]:
+        """Return the processes that are the child endpoint called ``name``."""
+        words = {"orbit_core.serve", name}
+        return [process for process in self._processes() if words <= {*process.info["cmdline"]}]
+
+    def _processes(self) -> list[psutil.Process]:
+        """Return the processes whose command lines name a file or folder of a child."""
+        within = str(self.children)
+        return [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if any(within in argument for argument in process.info["cmdline"] or [])
+        ]
 
     def logs(self) -> list[Path]:
         """Return every log, and what jobs printed."""
@@ -123,9 +138,9 @@ class Outpost:
         return [path for path in found if path.is_file() and path.name != "token"]
 
     def traces(self) -> list[str]:
-        """Return what is left of children: processes, files, jobs."""
-        folder = str(self.children)
-        found = [" ".join(process.info["cmdline"]) for process in self.processes(folder)]
+        """Return what is left of children: processes, ssh connections, files, jobs."""
+        found = [" ".join(process.info["cmdline"]) for process in self._processes()]
+        found += self.network.ssh_sessions()
         if self.children.exists():
             found += [str(path) for path in self.children.iterdir() if path.is_dir()]
         return found + self.cluster.run("squeue", "--noheader", "--format=%i %j").splitlines()

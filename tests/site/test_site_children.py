@@ -5,22 +5,20 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
-import attrs
 import psutil
 import pytest
-from orbit_psij import JobRefused, PSIJClient
+from orbit_psij import JobRefused
 
-from orbit_core.errors import NameInUse, OrbitError
+from orbit_core.errors import NameInUse
 
 from .cluster import open_cluster
 from .daemons import wait_until
-from .network import LOGIN, PROXY, SSH_PORT, open_network
+from .network import LOGIN, SSH_PORT, open_network
 from .outpost import Outpost
+from .user import NAME, PATIENCE, open_user
 
 pytestmark = [pytest.mark.site, pytest.mark.anyio]
 
-PATIENCE = 100.0
-NAME = "login.gpu"
 WAYS = {
     "open": ("outwards", "none", "direct"),
     "proxy": ("proxy", "proxy", "proxy"),
@@ -46,9 +44,9 @@ def walled_cluster(network):
         yield found
 
 
-@pytest.fixture
-async def outpost(network, walled_cluster, tmp_path):
-    found = Outpost(tmp_path, network, walled_cluster)
+@asynccontextmanager
+async def open_outpost(*place, **settings):
+    found = Outpost(*place, **settings)
     try:
         found.start_bridge()
         await found.start_login()
@@ -57,64 +55,10 @@ async def outpost(network, walled_cluster, tmp_path):
         found.stop()
 
 
-@attrs.define(eq=False)
-class User:
-    """Start children on the login endpoint, and ask what they do."""
-
-    outpost: Outpost
-    bridge: object
-    client: PSIJClient
-
-    async def spawn(self, tunnel, *arguments, name="gpu", **spec):
-        return await self.client.submit_tunneled(
-            {
-                "arguments": ["--name", name, "--plugins", "sysinfo", *arguments],
-                "environment": {} if tunnel == "none" else {"HTTPS_PROXY": PROXY},
-                "attributes": {"duration": 600, "queue_name": "batch"},
-                "resources": {"node_count": 1},
-                **spec,
-            },
-            "slurm",
-            tunnel,
-        )
-
-    async def until(self, condition, name=NAME):
-        with anyio.fail_after(PATIENCE):
-            while not condition(found := await self.client.tunnel_status(name)):
-                await anyio.sleep(0.1)
-        return found
-
-    async def until_active(self, name=NAME):
-        return await self.until(lambda found: found["status"] != "pending", name)
-
-    async def answers(self, name=NAME):
-        """Tell whether a child answers through the bridge."""
-        return await self.bridge.request("GET", f"/{name}/sysinfo/version")
-
-    async def until_answers(self, name=NAME):
-        with anyio.fail_after(PATIENCE):
-            while True:
-                with suppress(OrbitError):
-                    return await self.answers(name)
-                await anyio.sleep(0.1)
-
-    async def until_active_job(self, made):
-        with anyio.fail_after(PATIENCE):
-            while (await self.client.get_job_status(made["job_id"]))["state"] != "ACTIVE":
-                await anyio.sleep(0.1)
-
-
-@asynccontextmanager
-async def open_user(outpost):
-    async with outpost.client() as bridge:
-        endpoint = bridge.get_endpoint_client("login")
-        client = await endpoint.get_plugin("psij", sid="lab", lifetime="persistent")
-        try:
-            yield User(outpost, bridge, client)
-        finally:
-            for child in await client.list_children():
-                await client.stop_child(child["endpoint_name"])
-            await anyio.to_thread.run_sync(outpost.wait_until_clear)
+@pytest.fixture
+async def outpost(network, walled_cluster, tmp_path):
+    async with open_outpost(tmp_path, network, walled_cluster) as found:
+        yield found
 
 
 @pytest.fixture
@@ -131,16 +75,46 @@ async def test_a_child_is_reached_whatever_the_network_lets_pass(
     passage, mode, way = WAYS[situation]
     network.allow(walled_cluster.ports, passage)
 
-    made = await user.spawn("auto" if is_auto else mode)
+    made = await user.spawn("auto" if is_auto else mode, plugins="rhapsody,sysinfo")
     assert made["endpoint_name"] == NAME
     found = await user.until_active()
 
     assert (found["status"], found["way"]) == ("active", way), found
     assert (await user.answers())["version"]
+    await assert_tasks_run_in_the_job(user, made)
 
     await user.client.stop_child("gpu")
     user.outpost.wait_until_clear()
     assert (await user.client.tunnel_status(NAME))["status"] == "done"
+
+
+async def assert_tasks_run_in_the_job(user, made):
+    program, function = await user.run_tasks()
+    place = user.outpost.network.namespace("compute")
+    assert (program["state"], function["state"]) == ("DONE", "DONE"), (program, function)
+    assert program["stdout"] == f"task done {made['native_id']}\n{place}\n"
+    assert function["return_value"] == place
+
+
+@pytest.mark.parametrize(("passage", "mode"), [("tcp-to-login", "relay"),
+                                               ("ssh-to-login", "forward")])  # fmt: skip
+async def test_a_child_runs_in_a_job_of_pbs(network, walled_cluster, tmp_path, passage, mode):
+    network.allow(walled_cluster.ports, passage)
+    async with (
+        open_outpost(tmp_path, network, walled_cluster, scheduler="pbs") as outpost,
+        open_user(outpost) as user,
+    ):
+        made = await user.spawn(mode, plugins="rhapsody,sysinfo")
+        found = await user.until_active()
+
+        assert (found["status"], found["way"]) == ("active", mode), found
+        assert made["native_id"].endswith(".pbs-lab")
+        await assert_tasks_run_in_the_job(user, made)
+
+        await user.client.stop_child("gpu")
+        outpost.wait_until_clear()
+        found = await user.client.tunnel_status(NAME)
+        assert (found["status"], found["job_state"]) == ("done", "CANCELED")
 
 
 async def test_a_wrong_mode_fails_within_a_minute_with_its_reason(user, network, walled_cluster):
@@ -154,8 +128,8 @@ async def test_a_wrong_mode_fails_within_a_minute_with_its_reason(user, network,
     }
     began = {}
     for mode in words:
-        made = await user.spawn(mode, name=mode)
-        await user.until_active_job(made)
+        await user.spawn(mode, name=mode)
+        await user.until(lambda found: found["stage"] in ("linking", "over"), f"login.{mode}")
         began[mode] = anyio.current_time()
 
     for mode, said in words.items():
@@ -196,9 +170,9 @@ async def test_a_child_comes_back_when_its_parent_or_the_bridge_does(
     outpost.kill(killed)
     if killed == "bridge":
         outpost.start_bridge()
-        await user.bridge.wait_for_endpoint("login", timeout=30)
+        await user.bridge.wait_for_endpoint("login", timeout=PATIENCE)
     else:
-        assert not outpost.tunnels("-R")
+        wait_until(lambda: not outpost.tunnels("-R"), "ssh ends with the process that started it")
         await outpost.start_login()
 
     await user.until_answers()
@@ -212,8 +186,33 @@ async def test_a_child_that_is_killed_leaves_nothing(user, outpost, network, wal
     await user.spawn(mode)
     await user.until_active()
 
-    for process in outpost.processes("orbit_core.serve", NAME):
+    for process in outpost.child_processes(NAME):
         process.kill()
+
+    outpost.wait_until_clear()
+    found = await user.client.tunnel_status(NAME)
+    assert (found["status"], found["job_state"]) == ("done", "FAILED")
+    async with outpost.client() as client:
+        assert [token["endpoint"] for token in await client.list_tokens()] == [None, "login"]
+
+
+@pytest.mark.parametrize("mode", ["forward", "relay", "reverse"])
+async def test_everything_that_is_killed_at_once_leaves_nothing(
+    user, outpost, network, walled_cluster, mode
+):
+    network.allow(walled_cluster.ports, *PASSAGES)
+    await user.spawn(mode)
+    pid = (await user.until_active())["pid"]
+    assert (pid is None) == (mode == "relay")
+    ssh = [] if pid is None else [psutil.Process(pid)]
+
+    outpost.kill("login")
+    outpost.kill("bridge")
+    for process in [*outpost.child_processes(NAME), *ssh]:
+        with suppress(psutil.NoSuchProcess):  # an ssh ends with who started it
+            process.kill()
+    outpost.start_bridge()
+    await outpost.start_login()
 
     outpost.wait_until_clear()
     found = await user.client.tunnel_status(NAME)
@@ -287,7 +286,7 @@ async def test_a_forged_request_for_a_tunnel_is_refused(
     await user.until_active()
     (folder,) = [path for path in outpost.children.iterdir() if path.is_dir()]
     request = json.loads((folder / "request").read_text())
-    for process in outpost.processes("orbit_core.serve", NAME):
+    for process in outpost.child_processes(NAME):
         process.suspend()  # or it would take the request away with its tunnel
 
     (folder / "request").write_text(json.dumps({**request, "id": "forged", **changes}))

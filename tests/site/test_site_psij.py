@@ -52,10 +52,10 @@ class User:
 
 
 @asynccontextmanager
-async def open_user(directory, executor):
+async def open_user(directory, executor, scheduler=None):
     async with (
         open_plugin(
-            TARGET, directory, instance="psij", role=HostRole.LOGIN, scheduler=executor
+            TARGET, directory, instance="psij", role=HostRole.LOGIN, scheduler=scheduler or executor
         ) as served,
         served.http() as http,
     ):
@@ -250,6 +250,7 @@ async def test_the_scheduler_hears_of_each_attribute(on_slurm, cluster, tmp_path
     )
     await on_slurm.until_active(job)
     found = await shown(job)
+    found["TresPerNode"] = found["TresPerNode"].replace("gres:", "gres/")  # as before SLURM 24.05
     await on_slurm.client.cancel_job(job["job_id"])
     cluster.run("scontrol", "delete", "reservation=ours")
 
@@ -262,7 +263,7 @@ async def test_the_scheduler_hears_of_each_attribute(on_slurm, cluster, tmp_path
         "Features": "gpu&a100",
         "NumNodes": "1",
         "OverSubscribe": "NO",
-        "TresPerNode": "gres:gpu:2",
+        "TresPerNode": "gres/gpu:2",
         "MinMemoryNode": "200M",
         "WorkDir": str(tmp_path),
         "JobName": "a",
@@ -365,3 +366,21 @@ async def test_a_job_that_waits_for_one_that_fails_never_runs(on_slurm):
     status = await on_slurm.until_over(second)
 
     assert (status["state"], status["stdout"]) == ("CANCELED", "")
+
+
+async def test_an_executor_that_psij_drives_runs_jobs_too(on_site, tmp_path):
+    async with open_user(tmp_path, "pbs_classic", scheduler="slurm") as user:
+        assert {"slurm", "pbs_classic"} <= {*await user.client.executors()}
+        failing = await user.submit("echo hello; exit 7", name="fails", attributes={"duration": 60})
+        sleeping = await user.submit("sleep 600", resources={"node_count": 2})
+
+        await user.until_active(sleeping)
+        assert (await shown(sleeping))["NumNodes"] == "2"
+        assert (await shown(failing))["JobName"] == "fails"
+        await user.client.cancel_job(sleeping["job_id"])
+
+        status = await user.until_over(failing)
+        assert (status["state"], status["exit_code"], status["stdout"]) == ("FAILED", 7, "hello\n")
+        assert (await user.until_over(sleeping))["state"] == "CANCELED"
+        with pytest.raises(BadRequest, match="Unknown queue"):
+            await user.submit("true", attributes={"queue_name": "nowhere"})

@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -102,7 +103,7 @@ async def test_two_hundred_clients_cost_no_more_queries_than_one(on_site, tmp_pa
     calls, folder = tmp_path / "calls", tmp_path / "bin"
     folder.mkdir()
     for name in ("sinfo", "squeue", "sacctmgr"):
-        counting = f'#!/bin/sh\necho {name} >> {calls}\nexec /usr/bin/{name} "$@"\n'
+        counting = f'#!/bin/sh\necho {name} >> {calls}\nexec {shutil.which(name)} "$@"\n'
         (folder / name).write_text(counting)
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -9,17 +9,10 @@ from pathlib import Path
 import anyio.to_thread
 import psij
 
-from orbit_core.batch import (
-    BatchSystem,
-    NoBatchSystem,
-    SchedulerUnavailable,
-    UnknownBatchJob,
-    batch_system,
-    batch_systems,
-)
+from orbit_core.batch import SchedulerUnavailable, UnknownBatchJob
 from orbit_core.errors import BadRequest, OrbitError
 
-from .batch_options import DIALECTS, Ticket, read_native_id
+from .batch_options import Dialect, Scheduler, Ticket, read_native_id
 from .batch_script import script_for
 from .errors import JobRefused, SubmitFailed
 from .job import Job
@@ -38,10 +31,10 @@ _ELEMENT = re.compile(r"\[\d+\]", re.ASCII)
 class Batch:
     """Speak for one plugin with its host's batch system."""
 
-    def __init__(self, system: BatchSystem, directory: Path) -> None:
+    def __init__(self, system: Scheduler, dialect: Dialect, directory: Path) -> None:
         """Keep what all jobs share in ``directory``, which the nodes must see."""
         self.system = system
-        self.dialect = DIALECTS[system.family]()
+        self.dialect = dialect
         self._wrapper = directory / "run-job.sh"
         self._config = psij.JobExecutorConfig(work_directory=directory / "psij")
         self._site: Mapping[str, str] = system.default_custom_attributes()
@@ -55,12 +48,11 @@ class Batch:
         after_ok, after_any = self._native(spec, known)
         ticket = Ticket(job.files.path("job"), job.files.path("batch"), after_ok, after_any)
         try:
-            await anyio.to_thread.run_sync(self._prepare, job)
+            command = await anyio.to_thread.run_sync(self._prepare, job, ticket)
         except psij.InvalidJobException as error:
             raise SubmitFailed(f"PSI/J does not take the job: {error.message}") from error
         except OSError as error:
             raise SubmitFailed(f"the job could not be prepared: {error}") from error
-        command = self.dialect.submission(spec, ticket, self._site)
         try:
             done = await self.system.run(*command, deadline=SUBMIT_DEADLINE)
         except SchedulerUnavailable:
@@ -116,7 +108,8 @@ class Batch:
                 raise BadRequest(f"job {job_id}, which is to complete before, is {state} already")
         return ids[0], ids[1]
 
-    def _prepare(self, job: Job) -> None:
+    def _prepare(self, job: Job, ticket: Ticket) -> list[str]:
+        """Write what the job needs, and return the command that submits it."""
         spec, files = job.record.spec, job.files
         theirs = make_job(job.record.job_id, spec, files, self._wrapper)
         for element in job.record.elements:
@@ -129,13 +122,8 @@ class Batch:
             job_input=Path(theirs.input or "/dev/null"),
             launch=command_of(theirs, self._config),
         )
-        files.path("job").write_text(text, encoding="utf-8")
-
-
-def system_for(scheduler: str, executors: set[str]) -> BatchSystem:
-    """Return a host's batch system; one that is silent now may have jobs nevertheless."""
-    used = (system for system in batch_systems() if system.psij_executor in executors)
-    return batch_system(scheduler) if scheduler != "none" else next(used, NoBatchSystem())
+        ticket.script.write_text(text, encoding="utf-8")
+        return self.dialect.submission(spec, ticket, self._site)
 
 
 def _place_of(job: Job) -> str | None:
@@ -143,5 +131,5 @@ def _place_of(job: Job) -> str | None:
     for files in job.every_files():
         start = files.start()
         if start is not None:
-            return _ELEMENT.sub("[]", start.place)
+            return _ELEMENT.sub("[]", start.place) or None
     return None

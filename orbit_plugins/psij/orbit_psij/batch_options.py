@@ -8,15 +8,52 @@ import math
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Protocol
 
 import attrs
 
-from orbit_core.batch import BatchSystem, SchedulerFailed, parse_pbs_text
+from orbit_core.batch import JobReport, JobState, Output, SchedulerFailed, parse_pbs_text
 
 from .models import JobSpec, Scalar
+
+
+class Scheduler(Protocol):
+    """Be what runs batch jobs: one of the core's batch systems, or what PSI/J knows of another.
+
+    Every method raises SchedulerUnavailable and SchedulerFailed.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+        ...
+
+    @property
+    def job_id_form(self) -> re.Pattern[str]:
+        """Return the form of the ids that it gives to jobs."""
+        ...
+
+    async def run(self, *command: str, deadline: float = ...) -> Output:
+        """Run one of its commands."""
+        ...
+
+    async def cancel(self, job_id: str) -> JobState:
+        """Cancel a job, and return in which state it was. Raises UnknownBatchJob."""
+        ...
+
+    async def reports(self, job_ids: Iterable[str]) -> dict[str, JobReport]:
+        """Report on many jobs; those that it does not know are UNKNOWN."""
+        ...
+
+    async def job_nodes(self, job_id: str) -> list[str]:
+        """Return the hosts that a job runs on, none if it does not tell."""
+        ...
+
+    def default_custom_attributes(self) -> dict[str, str]:
+        """Return what every job needs at this site."""
+        ...
 
 
 @attrs.frozen
@@ -35,18 +72,22 @@ class Ticket:
 class Dialect(ABC):
     """Speak one scheduler's language of submission.
 
-    ``prefix`` is that of its custom attributes, ``id_variable`` and ``index_variable`` are shell
-    expressions for a running job's id and its number in an array.
+    ``prefix`` is that of its custom attributes, ``id_expression`` the shell's for a running job's
+    id, ``index_variable`` the variable of its number in an array, and ``nodes_command`` prints its
+    hosts.
     """
 
-    prefix: ClassVar[str]
-    id_expression: ClassVar[str]
-    index_variable: ClassVar[str]
-    nodes_command: ClassVar[str]
+    prefix: str
+    id_expression: str
+    index_variable: str = ""
+    nodes_command: str
 
     @abstractmethod
     def submission(self, spec: JobSpec, ticket: Ticket, site: Mapping[str, str]) -> list[str]:
-        """Return the command that submits a job; ``site`` are the site's custom attributes."""
+        """Return the command that submits a job; ``site`` are the site's custom attributes.
+
+        It may block on the disk.
+        """
 
     @abstractmethod
     def native_id(self, printed: str) -> str:
@@ -57,12 +98,16 @@ class Dialect(ABC):
         """Return the id of an element of a job array."""
 
     @abstractmethod
-    async def logs(self, system: BatchSystem) -> dict[str, str]:
+    async def logs(self, system: Scheduler) -> dict[str, str]:
         """Return the native ids of this user's jobs by the names of their logs."""
 
     @abstractmethod
     def faults(self, name: str) -> str | None:
         """Return what is wrong with a custom attribute of this scheduler, by its bare name."""
+
+    def unsupported(self, spec: JobSpec) -> Iterator[str]:
+        """Yield what of a job this scheduler cannot be asked for, with the reason."""
+        yield from ()
 
     def custom(self, spec: JobSpec, site: Mapping[str, str]) -> dict[str, Scalar]:
         """Return the custom attributes for this scheduler; the job's go before the site's."""
@@ -124,7 +169,7 @@ class SlurmDialect(Dialect):
         """Return ``123_4``."""
         return f"{native_id}_{index}"
 
-    async def logs(self, system: BatchSystem) -> dict[str, str]:
+    async def logs(self, system: Scheduler) -> dict[str, str]:
         """Ask squeue(1), which knows jobs that are over for some minutes."""
         columns = f"--Format=ArrayJobID:{_ID_WIDTH},STDOUT:{_PATH_WIDTH}"
         command = ("squeue", f"--user={os.getuid()}", "--states=all", "--noheader", columns)
@@ -195,7 +240,7 @@ class PbsDialect(Dialect):
         """Return ``123[4].server`` for ``123[].server``."""
         return native_id.replace("[]", f"[{index}]")
 
-    async def logs(self, system: BatchSystem) -> dict[str, str]:
+    async def logs(self, system: Scheduler) -> dict[str, str]:
         """Ask qstat(1B), with what is over, whose jobs those are being told by their logs alone."""
         done = await system.run("qstat", "-x", "-f")
         records = parse_pbs_text(done.check())
@@ -246,7 +291,7 @@ def _dependencies(ticket: Ticket) -> str:
     return ",".join(":".join([kind, *ids]) for kind, ids in kinds.items() if ids)
 
 
-def read_native_id(dialect: Dialect, system: BatchSystem, printed: str) -> str:
+def read_native_id(dialect: Dialect, system: Scheduler, printed: str) -> str:
     """Return the id of a job that was just submitted. Raises SchedulerFailed if it is none."""
     found = dialect.native_id(printed)
     if not system.job_id_form.fullmatch(found):

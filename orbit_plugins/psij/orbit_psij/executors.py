@@ -1,4 +1,4 @@
-"""Call PSI/J: one executor of each kind for the whole plugin, every call in a worker thread."""
+"""Call PSI/J for jobs on this host: one executor for all, every call in a worker thread."""
 
 import signal
 from collections import deque
@@ -17,10 +17,8 @@ from . import launcher, processes
 from .errors import SubmitFailed
 from .files import JobFiles, write_wrapper
 from .models import JobRecord, JobState
+from .offer import LOCAL
 from .tracked import TrackedJob, leave_session, make_job
-
-OFFERED = ("local",)
-"""The executors on which PSI/J itself runs jobs; a scheduler has one more."""
 
 THREADS = 4
 """Worker threads for calls of PSI/J: more only wait for each other."""
@@ -40,7 +38,7 @@ class Report:
 
 
 class Executors:
-    """Hold PSI/J's executors and pass on what they report."""
+    """Hold PSI/J's local executor and pass on what it reports."""
 
     def __init__(self, directory: Path, hear: Callable[[Report], None]) -> None:
         """Keep PSI/J's own files in ``directory``; ``hear`` is called on the loop for each report.
@@ -50,7 +48,7 @@ class Executors:
         self._directory = directory
         self._hear = hear
         self._wrapper = directory / "run-job.sh"
-        self._running: dict[str, psij.JobExecutor] = {}
+        self._executor: psij.JobExecutor | None = None
         self._limiter = anyio.CapacityLimiter(THREADS)
         self._waiting: deque[Report] = deque()
         self._loop: Any = anyio.lowlevel.current_token().native_token
@@ -58,7 +56,7 @@ class Executors:
         self._is_closed = False
 
     async def open(self) -> None:
-        """Make the executors."""
+        """Make the executor."""
         await self._call(self._open)
 
     def close(self) -> None:
@@ -89,15 +87,15 @@ class Executors:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_wrapper(self._directory)
         config = psij.JobExecutorConfig(work_directory=self._directory / "psij")
-        for kind in OFFERED:
-            executor = psij.JobExecutor.get_instance(kind, config=config)
-            executor.set_job_status_callback(self._on_status)
-            self._running[kind] = executor
+        executor = psij.JobExecutor.get_instance(LOCAL, config=config)
+        executor.set_job_status_callback(self._on_status)
+        self._executor = executor
 
     def _launch(self, record: JobRecord, files: JobFiles) -> str | None:
         job = make_job(record.job_id, record.spec, files, self._wrapper)
         leave_session(job)
-        self._running[record.executor].submit(job)
+        assert self._executor is not None
+        self._executor.submit(job)
         return job.native_id
 
     def _on_status(self, job: psij.Job, status: psij.JobStatus) -> None:

@@ -142,7 +142,7 @@ class JobFiles:
 
     def remove(self) -> None:
         """Delete the files, and their directory after the last job's."""
-        for kind in ("out", "err", "in", "start", "exit", "log", "job", "batch", "nodes"):
+        for kind in ("out", "err", "in", "start", "exit", "log", "job", "submit", "batch", "nodes"):
             self.path(kind).unlink(missing_ok=True)
         try:
             self.base.parent.rmdir()

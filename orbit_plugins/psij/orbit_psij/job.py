@@ -104,7 +104,8 @@ def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> 
         return _cancelled(record, exit_code)
     if failure is None or (failure.cause in _PLAIN and exit_code is not None):
         found = attrs.evolve(ending, exit_code=exit_code)
-        return judge(record, found, None, _FORGOTTEN if exit_code is None else None)
+        said = _FORGOTTEN if report is None else f"{_SILENT} {report.native_state}"
+        return judge(record, found, None, said if exit_code is None else None)
     is_cancelled = failure.cause is FailureCause.CANCELLED
     state = JobState.CANCELED if is_cancelled else JobState.FAILED
     return Verdict(state, exit_code, str(failure), failure)
@@ -113,6 +114,8 @@ def judge_batch(record: JobRecord, ending: Ending, report: JobReport | None) -> 
 _PLAIN = (FailureCause.EXIT_CODE, FailureCause.SIGNAL)
 
 _FORGOTTEN = "the scheduler knows the job no more, and it left no exit code"
+
+_SILENT = "the job left no exit code, and of its end the scheduler says no more than"
 
 
 def _cancelled(record: JobRecord, exit_code: int | None) -> Verdict:

@@ -19,15 +19,15 @@ import attrs
 from orbit_core import PluginContext, PluginSession
 from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
-from .batch import Batch, system_for
 from .batch_jobs import BatchJobs
-from .batch_options import DIALECTS
+from .batches import find_batches
 from .errors import SubmitFailed, UnknownJob
-from .executors import OFFERED, Executors, Report
+from .executors import Executors, Report
 from .files import HOST, Ending, JobFiles
 from .job import Job, Notify, Verdict, judge, news_of, silent
 from .journal import Journal
 from .models import Element, JobRecord, JobState, Submission
+from .offer import LOCAL, Offer
 from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
 
@@ -58,8 +58,8 @@ class Jobs:
         self._expired = ExpiredJobs(context)
         self._directory = context.directory / "run"
         self._scheduler = context.host.scheduler
-        self._batch: BatchJobs | None = None
-        self.offered = [*OFFERED]
+        self._batches: dict[str, BatchJobs] = {}
+        self.offer = Offer()
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
@@ -71,19 +71,19 @@ class Jobs:
         await self._expired.load()
         for record in sorted(await self._journal.records(), key=lambda record: record.created):
             self._add(record)
-        await self._open_batch()
+        await self._open_batches()
         self._background(self._journal.run)
         self._background(self._watch.run)
 
-    async def _open_batch(self) -> None:
-        """Offer the executor of this host's scheduler, or of the one that has jobs of before."""
+    async def _open_batches(self) -> None:
+        """Offer the executors of this host's schedulers, and go on with those of before."""
         in_use = {job.record.executor for job in self._jobs.values() if _is_batch(job)}
-        system = await anyio.to_thread.run_sync(system_for, self._scheduler, in_use)
-        if system.family in DIALECTS:
-            batch = Batch(system, self._directory)
-            self._batch = BatchJobs(batch, self._enter, self._finish)
-            self._background(self._batch.run)
-            self.offered.append(system.psij_executor)
+        self.offer, found = await anyio.to_thread.run_sync(
+            find_batches, self._scheduler, in_use, self._directory
+        )
+        for name, batch in found.items():
+            self._batches[name] = BatchJobs(batch, self._enter, self._finish)
+            self._background(self._batches[name].run)
 
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
@@ -169,9 +169,10 @@ class Jobs:
 
         Raises SchedulerUnavailable, SchedulerFailed.
         """
-        if self._batch is None or not _is_batch(job) or job.record.native_id is None:
+        batch = self._batches.get(job.record.executor)
+        if batch is None or job.record.native_id is None:
             return [HOST]
-        return await self._batch.nodes(job.record.native_id)
+        return await batch.nodes(job.record.native_id)
 
     def running(self, script: str) -> Job | None:
         """Return the job whose first argument is ``script``."""
@@ -206,9 +207,9 @@ class Jobs:
             ]
         )
         unfinished = [job for job in self._jobs.values() if not job.record.state.is_final]
-        if self._batch is not None:
-            in_batch = [job for job in unfinished if _is_batch(job)]
-            self._background(self._batch.resume, in_batch, self._launch)
+        for name, batch in self._batches.items():
+            in_batch = [job for job in unfinished if job.record.executor == name]
+            self._background(batch.resume, in_batch, self._launch)
         waiting = [job for job in unfinished if not _is_batch(job)]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
@@ -266,14 +267,15 @@ class Jobs:
     async def _start(self, job: Job) -> str | None:
         if not _is_batch(job):
             return await self._executors.launch(job.record, job.files)
-        if self._batch is None:
+        batch = self._batches.get(job.record.executor)
+        if batch is None:
             raise SubmitFailed(f"there is no scheduler here for {job.record.executor}")
-        return await self._batch.launch(job, partial(self.get, job.record.sid))
+        return await batch.launch(job, partial(self.get, job.record.sid))
 
     async def _end(self, job: Job) -> None:
         if _is_batch(job):
-            if self._batch is not None:
-                await self._batch.end(job)
+            if (batch := self._batches.get(job.record.executor)) is not None:
+                await batch.end(job)
             return
         await self._executors.signal(job.record, job.files, signal.SIGTERM)
         with anyio.move_on_after(CANCEL_GRACE):
@@ -345,7 +347,7 @@ class Jobs:
 
 
 def _is_batch(job: Job) -> bool:
-    return job.record.executor not in OFFERED
+    return job.record.executor != LOCAL
 
 
 def _belongs(job: Job, sid: str) -> bool:

@@ -105,7 +105,7 @@ class PSIJPlugin(Plugin):
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)
-        wanted = read_submission(await json_body(request), self.jobs.offered)
+        wanted = read_submission(await json_body(request), self.jobs.offer)
         key = request.headers.get("Idempotency-Key")
         owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
         submitted: Submitted = await session.submit(wanted, owned)
@@ -148,9 +148,11 @@ class PSIJPlugin(Plugin):
         return StreamingResponse(parts, media_type="text/plain")
 
     async def _executors(self, request: Request) -> dict[str, Any]:
-        """List the executors and launchers that jobs may name."""
+        """List the executors and launchers that jobs may name, and why not other executors."""
+        offer = self.jobs.offer
         return {
-            "executors": [{"name": name} for name in self.jobs.offered],
+            "executors": [{"name": name} for name in offer.names],
+            "missing": [{"name": name, "reason": why} for name, why in offer.missing.items()],
             "launchers": list(LAUNCHERS),
         }
 
@@ -162,7 +164,7 @@ class PSIJPlugin(Plugin):
         """
         session = await self.session(request)
         body = await json_body(request)
-        wanted = read_child(body, self.jobs.offered, self.context.endpoint)
+        wanted = read_child(body, self.jobs.offer, self.context.endpoint)
         return await self.children.submit(session, wanted)
 
     async def _tunnel_status(self, request: Request) -> TunnelStatus:

@@ -24,7 +24,7 @@ class Settings:
     ``keep_jobs_count`` how many such jobs of one session. ``children`` is a section of its own.
     """
 
-    keep_jobs: float = 14 * 24 * 3600.0
+    keep_jobs: float = 7 * 24 * 3600.0
     keep_jobs_count: int = 10_000
     children: ChildSettings = attrs.field(factory=ChildSettings)
 

@@ -5,7 +5,7 @@ queue name would be a line of its own.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -13,8 +13,9 @@ import attrs
 from orbit_core.errors import InvalidBody
 from orbit_core.values import as_model
 
-from .batch_options import DIALECTS
+from .batch_options import Dialect
 from .models import LAUNCHERS, JobAttributes, JobResources, JobSpec, Submission
+from .offer import LOCAL, Offer
 
 STRING_LIMIT = 128 * 1024 - 1
 """Bytes of one argument or environment entry (MAX_ARG_STRLEN, execve(2))."""
@@ -36,8 +37,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CUSTOM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
-def read_submission(body: dict[str, Any], offered: Collection[str]) -> Submission:
-    """Return what a body of ``submit`` asks for; ``offered`` are the executors there are.
+def read_submission(body: dict[str, Any], offer: Offer) -> Submission:
+    """Return what a body of ``submit`` asks for; ``offer`` has the executors there are.
 
     ``attributes.node_count`` counts as ``resources.node_count``, ``attributes.project`` as
     ``attributes.account``, and dotted keys of ``attributes``, and what is in its
@@ -46,17 +47,18 @@ def read_submission(body: dict[str, Any], offered: Collection[str]) -> Submissio
     Raises InvalidBody, naming every fault with its place.
     """
     faults: list[str] = []
-    executor = body.get("executor", "local")
-    if executor not in offered:
-        faults.append(f"executor {executor!r} is not offered here: use {', '.join(offered)}")
+    executor = body.get("executor", LOCAL)
+    fault = offer.fault(executor)
+    if fault is not None:
+        faults.append(fault)
     spec = read_spec(body.get("job_spec"), faults)
     if spec is not None:
-        is_local = executor == "local"
+        is_local = executor == LOCAL
         faults += check_spec(spec, is_local=is_local)
         if is_local:
             faults += _local_faults(spec)
-        elif executor in offered:
-            faults += _batch_faults(spec, executor)
+        elif fault is None:
+            faults += _batch_faults(spec, offer.dialects[executor])
     if faults or spec is None:
         raise InvalidBody("body: " + "; ".join(faults))
     return Submission(spec, executor)
@@ -250,16 +252,17 @@ def _local_faults(spec: JobSpec) -> Iterator[str]:
             yield f"job_spec.{name}: needs the executor of a scheduler, not local"
 
 
-def _batch_faults(spec: JobSpec, executor: str) -> Iterator[str]:
+def _batch_faults(spec: JobSpec, dialect: Dialect) -> Iterator[str]:
+    yield from (f"job_spec.{fault}" for fault in dialect.unsupported(spec))
     if spec.count is not None and not 1 <= spec.count <= ARRAY_LIMIT:
         yield f"job_spec.count: must be 1 to {ARRAY_LIMIT}, not {spec.count}"
     if spec.count is not None and (spec.launcher or spec.pre_launch or spec.post_launch):
         yield "job_spec.count: a job array cannot have a launcher, pre_launch or post_launch"
-    dialect = DIALECTS[executor]()
     for name in spec.custom_attributes:
         head, dot, bare = name.partition(".")
         if not dot:
-            yield f"job_spec.custom_attributes: {name!r} names no scheduler, as {executor}.{name}"
+            example = f"{dialect.prefix}.{name}"
+            yield f"job_spec.custom_attributes: {name!r} names no scheduler, as {example}"
         elif head.lower() == dialect.prefix and (fault := dialect.faults(bare)):
             yield f"job_spec.custom_attributes: {name!r} {fault}"
 

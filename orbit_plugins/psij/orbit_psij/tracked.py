@@ -31,7 +31,7 @@ def make_job(job_id: str, spec: JobSpec, files: JobFiles, wrapper: Path) -> Trac
     It blocks on the disk. Raises OSError, psij.InvalidJobException.
     """
     job_input = files.prepare(spec.stdin, links_of(spec))
-    theirs = _translated(spec)
+    theirs = translated(spec)
     theirs.stdin_path = Path(spec.stdin_path) if spec.stdin_path else job_input
     theirs.stdout_path = files.stream("stdout")
     theirs.stderr_path = files.stream("stderr")
@@ -53,7 +53,8 @@ def leave_session(job: TrackedJob) -> None:
     job.prefix = [command]
 
 
-def _translated(spec: JobSpec) -> psij.JobSpec:
+def translated(spec: JobSpec) -> psij.JobSpec:
+    """Return PSI/J's own specification of a job. Raises psij.InvalidJobException."""
     attributes = spec.attributes
     theirs = psij.JobAttributes(
         queue_name=attributes.queue_name,

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import sqlite3
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,6 +29,7 @@ _FAKE.loader.exec_module(fake_slurm)
 
 TARGET = f"{orbit_psij.plugin.__name__}:PSIJPlugin"
 PATIENCE = 20.0
+JOBS_SPACE = "plugin/psij/jobs"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -168,6 +170,34 @@ def fault() -> Callable[[httpx.Response], tuple[int, str]]:
     return read
 
 
+def _change_record(directory: Path, job_id: str, /, **changes: Any) -> None:
+    """Write down what was known of a job at another moment."""
+    with sqlite3.connect(directory / "state" / "state.sqlite3") as connection:
+        place = (JOBS_SPACE, job_id)
+        query = "SELECT value FROM documents WHERE space = ? AND key = ?"
+        record = json.loads(connection.execute(query, place).fetchone()[0])
+        update = "UPDATE documents SET value = ? WHERE space = ? AND key = ?"
+        connection.execute(update, (json.dumps({**record, **changes}), *place))
+    connection.close()
+
+
+@pytest.fixture
+def change_record() -> Callable[..., None]:
+    """Write down in ``directory / "state"`` what was known of a job at another moment."""
+    return _change_record
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be patient with schedulers in vain for less long."""
+    for name, seconds in {
+        "LOOK_INTERVAL": 0.05, "ASK_INTERVAL": 0.2, "ASK_SOON": 0.1, "MARK_PATIENCE": 0.2,
+        "CANCELLER_PATIENCE": 0.2, "UNKNOWN_PATIENCE": 0.3, "REASON_PATIENCE": 2.0,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(f"orbit_psij.batch_watch.{name}", seconds)
+    monkeypatch.setattr("orbit_psij.batch_jobs.RETRY_INTERVAL", 0.1)
+
+
 @attrs.frozen
 class Slurm:
     """Be a cluster in a folder, whose commands are on PATH."""
@@ -188,14 +218,8 @@ class Slurm:
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
-    """Put a cluster on PATH, and be patient in vain for less long."""
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hurry: None) -> Slurm:
+    """Put a cluster on PATH."""
     folder = tmp_path / "slurm"
     monkeypatch.setenv("PATH", f"{fake_slurm.install(folder)}:{os.environ['PATH']}")
-    for name, seconds in {
-        "LOOK_INTERVAL": 0.05, "ASK_INTERVAL": 0.2, "ASK_SOON": 0.1, "MARK_PATIENCE": 0.2,
-        "CANCELLER_PATIENCE": 0.2, "UNKNOWN_PATIENCE": 0.3, "REASON_PATIENCE": 2.0,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(f"orbit_psij.batch_watch.{name}", seconds)
-    monkeypatch.setattr("orbit_psij.batch_jobs.RETRY_INTERVAL", 0.1)
     return Slurm(folder)

@@ -1,5 +1,3 @@
-import json
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -20,7 +18,6 @@ from orbit_core.testing import open_plugin
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 30.0
-SPACE = "plugin/psij/jobs"
 
 
 @attrs.define(eq=False)
@@ -80,17 +77,6 @@ def open_user(slurm: Any, tmp_path: Path) -> Opener:
 async def user(open_user: Opener) -> AsyncIterator[User]:
     async with open_user() as found:
         yield found
-
-
-def change_record(directory: Path, job_id: str, /, **changes: Any) -> None:
-    """Write down what was known of a job at another moment."""
-    with sqlite3.connect(directory / "state" / "state.sqlite3") as connection:
-        place = (SPACE, job_id)
-        query = "SELECT value FROM documents WHERE space = ? AND key = ?"
-        record = json.loads(connection.execute(query, place).fetchone()[0])
-        update = "UPDATE documents SET value = ? WHERE space = ? AND key = ?"
-        connection.execute(update, (json.dumps({**record, **changes}), *place))
-    connection.close()
 
 
 def marks(tmp_path: Path, job: dict[str, Any], kind: str) -> Path:
@@ -296,7 +282,7 @@ async def test_a_launcher_of_psij_finds_the_nodes(user: User, slurm: Any) -> Non
 
 
 async def test_a_restart_finds_jobs_in_the_queue_and_those_that_run(
-    open_user: Opener, slurm: Any, tmp_path: Path
+    open_user: Opener, slurm: Any, tmp_path: Path, change_record: Any
 ) -> None:
     async with open_user() as user:
         gate = f"until [ -e {slurm.folder}/gate ]; do sleep 0.02; done; echo ran"
@@ -320,7 +306,7 @@ async def test_a_restart_finds_jobs_in_the_queue_and_those_that_run(
 
 
 async def test_a_restart_submits_what_never_got_to_the_queue(
-    open_user: Opener, slurm: Any, tmp_path: Path
+    open_user: Opener, slurm: Any, tmp_path: Path, change_record: Any
 ) -> None:
     async with open_user() as user:
         specs: list[dict[str, Any]] = [{}, {}, {"attributes": {"queue_name": "debug"}}]
@@ -345,7 +331,7 @@ async def test_a_restart_submits_what_never_got_to_the_queue(
 
 
 async def test_a_cancellation_outlasts_a_restart(
-    open_user: Opener, slurm: Any, tmp_path: Path
+    open_user: Opener, slurm: Any, tmp_path: Path, change_record: Any
 ) -> None:
     async with open_user() as user:
         job = await user.submit("sleep 300")
@@ -411,7 +397,7 @@ async def test_what_cannot_be_prepared_is_told(
 
 
 async def test_an_array_whose_elements_were_all_over_ends_after_a_restart(
-    open_user: Opener, tmp_path: Path
+    open_user: Opener, tmp_path: Path, change_record: Any
 ) -> None:
     async with open_user() as user:
         job = await user.submit("exit 2", count=2)
@@ -423,7 +409,12 @@ async def test_an_array_whose_elements_were_all_over_ends_after_a_restart(
 
 
 async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
-    open_user: Opener, slurm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, until: Any
+    open_user: Opener,
+    slurm: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    until: Any,
+    change_record: Any,
 ) -> None:
     async with open_user() as user:
         job = await user.submit("true", custom_attributes={"slurm.hold": True})
@@ -437,7 +428,7 @@ async def test_jobs_of_before_wait_for_a_scheduler_that_is_down(
 
 @pytest.mark.parametrize("executor", ["lsf", "", 1, ["slurm"], None])
 async def test_an_executor_that_is_not_there_is_a_fault(user: User, executor: Any) -> None:
-    with pytest.raises(InvalidBody, match="is not offered here: use local, slurm"):
+    with pytest.raises(InvalidBody, match=r"is not offered here.*: use local, slurm"):
         await user.client.submit_job({"executable": "true"}, executor)
 
 
@@ -445,5 +436,5 @@ async def test_the_executor_of_a_host_without_scheduler_is_not_offered(
     slurm: Any, tmp_path: Path
 ) -> None:
     async with _open(tmp_path / "state", "none") as user:
-        with pytest.raises(InvalidBody, match="'slurm' is not offered here: use local"):
+        with pytest.raises(InvalidBody, match=r"'slurm' is not offered here .*: use local"):
             await user.submit("true")

@@ -17,9 +17,11 @@ import pytest
 from click.testing import CliRunner
 from orbit_psij import PSIJClient
 from orbit_psij.allocation import Walltime
+from orbit_psij.batch_options import SlurmDialect
 from orbit_psij.children.errors import UnknownChild
 from orbit_psij.children.request import read_child
 from orbit_psij.children.reverse import check_request
+from orbit_psij.offer import Offer
 
 from orbit_core import cli
 from orbit_core.errors import (
@@ -200,7 +202,7 @@ async def test_a_child_without_a_name_is_refused(site, arguments):
 )
 def test_a_childs_name_nests_under_its_parents(arguments, name):
     body = {"job_spec": {"arguments": [*arguments, "--plugins", "x"]}, "tunnel": "auto"}
-    found = read_child(body, ["local"], "login")
+    found = read_child(body, Offer(), "login")
 
     assert (found.endpoint_name, found.tunnel) == (name, "auto")
     assert found.submission.job_spec.arguments == ["--plugins", "x"]
@@ -209,7 +211,7 @@ def test_a_childs_name_nests_under_its_parents(arguments, name):
 @pytest.mark.parametrize("name", ["../x", "a b", "x" * 64, "-x", "a..b"])
 def test_a_name_that_is_none_is_refused(name):
     with pytest.raises(InvalidName):
-        read_child({"job_spec": {"arguments": ["-n", name]}}, ["local"], "login")
+        read_child({"job_spec": {"arguments": ["-n", name]}}, Offer(), "login")
 
 
 @pytest.mark.parametrize(
@@ -223,13 +225,15 @@ def test_a_name_that_is_none_is_refused(name):
 )
 def test_a_job_that_makes_no_child_is_refused(spec, words):
     with pytest.raises(InvalidBody, match=words):
-        read_child({"job_spec": spec}, ["local"], "login")
+        read_child({"job_spec": spec}, Offer(), "login")
 
 
 def test_a_child_is_no_array():
     spec = {"arguments": ["-n", "a"], "count": 2}
     with pytest.raises(InvalidBody, match="count: a child endpoint is one job, not an array"):
-        read_child({"job_spec": spec, "executor": "slurm"}, ["local", "slurm"], "login")
+        read_child(
+            {"job_spec": spec, "executor": "slurm"}, Offer({"slurm": SlurmDialect()}), "login"
+        )
 
 
 async def test_two_children_of_one_name_are_one_too_many(site):

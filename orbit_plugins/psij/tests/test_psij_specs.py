@@ -2,11 +2,12 @@ from typing import Any
 
 import pytest
 from orbit_psij.models import JobSpec, Submission
+from orbit_psij.offer import Offer
 from orbit_psij.specs import STRING_LIMIT, TOTAL_LIMIT, check_spec, read_submission
 
 from orbit_core.errors import InvalidBody
 
-OFFERED = ("local",)
+OFFERED = Offer()
 
 
 def read(**spec: Any) -> JobSpec:

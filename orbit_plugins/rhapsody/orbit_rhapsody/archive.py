@@ -1,13 +1,19 @@
 """Keep tasks on disk: that they were accepted, and their results for a while.
 
 A large result is a file of its own, which is there before the row that names it.
+
+Many rows go in one statement: SQLite lets the event loop run during a statement, and each return
+from one has to wait for it.
 """
 
+import json
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +45,23 @@ _INDICES = (
     "CREATE INDEX IF NOT EXISTS by_seq ON tasks (sid, seq)",
     "CREATE INDEX IF NOT EXISTS by_age ON tasks (finished) WHERE size IS NOT NULL",
 )
+ROWS = 64
+"""Ends that one statement writes: the least limit that SQLite is built with is 999 values."""
+
+TURN = 512
+"""Ends that one transaction writes, so that tasks which come meanwhile need not wait for all."""
+
+_ACCEPT = """
+INSERT OR IGNORE INTO tasks (number, sid, uid, request)
+SELECT ? + key, ?, value, ? FROM json_each(?)
+"""
+_FINISH = """
+WITH ends (number, state, seq, finished, size, body, file) AS (VALUES {values})
+REPLACE INTO tasks (number, sid, uid, request, state, seq, finished, size, body, file)
+SELECT number, sid, uid, request, ends.state, ends.seq, ends.finished, ends.size, ends.body,
+    ends.file
+FROM ends JOIN tasks USING (number)
+"""
 # ``size`` is NULL before the end of a task and after its result has gone; ``state`` tells which.
 
 
@@ -72,30 +95,29 @@ class Archive:
         """Remove the files of results whose rows a killed process did not write."""
         _remove(path for path in self._directory.iterdir() if path.name not in named)
 
-    def number(self) -> int:
-        """Return a number for one more task."""
-        self._next += 1
-        return self._next - 1
+    def numbers(self, count: int) -> range:
+        """Return numbers for more tasks."""
+        first = self._next
+        self._next += count
+        return range(first, self._next)
 
-    async def accept(self, sid: str, request: bytes | None, tasks: list[Accepted]) -> bool:
-        """Have tasks written down; False says that the same request did so before.
+    async def accept(self, sid: str, request: bytes | None, first: int, uids: list[str]) -> bool:
+        """Have tasks written down, numbered from ``first``; False if the same request did before.
 
         Raises DuplicateTask, StateUnavailable.
         """
-        rows = [(task.number, sid, task.uid, request) for task in tasks]
 
         def write(connection: sqlite3.Connection) -> bool:
             before = connection.total_changes
-            connection.executemany(
-                "INSERT OR IGNORE INTO tasks (number, sid, uid, request) VALUES (?, ?, ?, ?)",
-                rows,
-            )
+            connection.execute(_ACCEPT, (first, sid, request, json.dumps(uids)))
             made = connection.total_changes - before
-            if made == len(rows):
+            if made == len(uids):
                 return True
-            if made == 0 and request is not None and self._is_repeated(connection, rows[0]):
-                return False
-            raise _Taken(self._clash(connection, rows))
+            if made == 0 and request is not None:
+                found = _select(connection, "request", sid, uids[0])
+                if found is not None and found[0] == request:
+                    return False
+            raise _Taken(self._clash(connection, sid, first, uids))
 
         try:
             return bool(await self.ledger.execute(write))
@@ -104,16 +126,12 @@ class Archive:
                 f"session {sid} has had a task {error}: a uid serves once"
             ) from None
 
-    def _is_repeated(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
-        found = _select(connection, "request", row[1], row[2])
-        return found is not None and found[0] == row[3]
-
-    def _clash(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> str:
-        for number, sid, uid, _ in rows:
+    def _clash(self, connection: sqlite3.Connection, sid: str, first: int, uids: list[str]) -> str:
+        for number, uid in enumerate(uids, first):
             found = _select(connection, "number", sid, uid)
             if found is not None and found[0] != number:
-                return str(uid)
-        return str(rows[0][2])
+                return uid
+        return uids[0]
 
     async def finish(self, ends: list[Ended]) -> None:
         """Have results written down. Raises StateUnavailable."""
@@ -121,25 +139,20 @@ class Archive:
         files = await anyio.to_thread.run_sync(self._write_files, large) if large else {}
         rows = [
             (
+                end.number,
                 end.state,
                 end.seq,
                 end.finished,
                 len(end.body),
                 None if end.number in files else end.body,
                 files.get(end.number),
-                end.number,
             )
             for end in ends
         ]
-        await self.ledger.execute(
-            lambda connection: (
-                connection.executemany(
-                    "UPDATE tasks SET state = ?, seq = ?, finished = ?, size = ?,"
-                    " body = ?, file = ? WHERE number = ?",
-                    rows,
-                ).rowcount
-            )
-        )
+
+        for start in range(0, len(rows), TURN):
+            turn = rows[start : start + TURN]
+            await self.ledger.execute(partial(_finish, rows=turn))
 
     def _write_files(self, ends: dict[int, Ended]) -> dict[int, str]:
         names = {}
@@ -271,6 +284,13 @@ class Archive:
 def _select(connection: sqlite3.Connection, what: str, sid: str, uid: str) -> Any:
     query = f"SELECT {what} FROM tasks WHERE sid = ? AND uid = ?"
     return connection.execute(query, (sid, uid)).fetchone()
+
+
+def _finish(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        values = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(some))
+        connection.execute(_FINISH.format(values=values), list(chain.from_iterable(some)))
 
 
 def _prepare(connection: sqlite3.Connection) -> int:

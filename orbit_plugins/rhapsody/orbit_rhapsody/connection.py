@@ -15,7 +15,7 @@ from orbit_core.errors import OrbitError, UnknownRoute
 from .channel import Channel
 from .client import RhapsodyClient
 from .futures import Settled
-from .packing import Function, is_self_contained, pack_function, sends_pickles
+from .packing import Function, is_importable, is_self_contained, pack_function, sends_pickles
 
 PATIENCE = 600.0
 """Seconds after which an endpoint that is away is given up, and with it the calls it has."""
@@ -26,6 +26,9 @@ LIFETIME = 14 * 24 * 3600.0
 
 CLOSE_TIMEOUT = 10.0
 """Seconds that closing a session may take."""
+
+_PARTS = ("function", "args", "kwargs", "calls")
+_ATOM = 8
 
 
 @attrs.frozen
@@ -118,7 +121,7 @@ class Connection:
             return self._packed(function)
         if known is None:
             known = self._packed(function)
-            if is_self_contained(function):
+            if is_importable(function) or is_self_contained(function):
                 self._functions[function] = known
         return known
 
@@ -176,17 +179,16 @@ class Connection:
 
 def _size(task: dict[str, Any]) -> int:
     """Estimate the bytes of a task: those of the parts that may be large."""
-    parts = (task["function"], task.get("args"), task.get("kwargs"), task.get("calls"))
-    return sum(map(_bytes, parts))
+    return sum(_bytes(task[part]) for part in _PARTS if part in task)
 
 
-def _bytes(value: object, depth: int = 3) -> int:
-    match value:
-        case str() | bytes():
-            return len(value)
-        case list() if depth:
-            return sum(_bytes(item, depth - 1) for item in value)
-        case dict() if depth:
-            return sum(_bytes(item, depth - 1) for item in value.values())
-        case _:
-            return 8
+def _bytes(value: Any, depth: int = 3) -> int:
+    kind = type(value)
+    if kind is bytes or kind is str:
+        return len(value)
+    if not depth or (kind is not list and kind is not dict):
+        return _ATOM
+    size = _ATOM
+    for item in value if kind is list else value.values():
+        size += _bytes(item, depth - 1)
+    return size

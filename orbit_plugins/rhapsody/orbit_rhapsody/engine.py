@@ -33,7 +33,9 @@ STOP_GRACE = 1.0
 START_TIMEOUT = 110.0
 """Seconds that a backend has to start."""
 
-LEAST_EXECUTABLES = 4
+LEAST_EXECUTABLES = 8
+"""How many run at a time at least: while one starts or ends, its processor has time for others."""
+
 FUNCTIONS_AHEAD = 64
 """How many functions for each worker a backend is handed at a time, so that none waits for more."""
 
@@ -152,7 +154,8 @@ class Engine:
         if self._is_closed:
             return
         self._ends.append((end, written))
-        self._has_ends.set()
+        if len(self._ends) == 1:
+            self._has_ends.set()
 
     async def cancel(self, tasks: Iterable[Task], state: TaskState, reason: str) -> None:
         """End tasks as ``state``, and return when their processes are gone, or resist.

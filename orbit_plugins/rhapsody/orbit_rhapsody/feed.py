@@ -43,15 +43,24 @@ _NEEDED = ("uid", "backend", "exit_code", "submitted", "started", "finished", "s
 
 
 class _News:
-    """Tell that something came, and whether it was a result."""
+    """Tell that something came, and whether it was a result; told often, it tells once."""
 
     def __init__(self) -> None:
         self.any = anyio.Event()
         self.result = anyio.Event()
+        self.is_told = False
+        self._is_result_told = False
+
+    def tell(self) -> None:
+        if not self.is_told:
+            self.is_told = True
+            self.any.set()
 
     def tell_result(self) -> None:
-        self.any.set()
-        self.result.set()
+        if not self._is_result_told:
+            self._is_result_told = True
+            self.tell()
+            self.result.set()
 
 
 class Feed:
@@ -81,7 +90,7 @@ class Feed:
         """Note that a task runs."""
         self._turn += 1
         self._running[uid] = self._turn
-        self._latest.any.set()
+        self._latest.tell()
 
     def add(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Give a result its number, and return it as it is now and as it is sent."""
@@ -160,7 +169,7 @@ class Feed:
 
     def _news(self) -> "_News":
         """Return what tells of news from now on; it is asked for before one looks."""
-        if self._latest.any.is_set():
+        if self._latest.is_told:
             self._latest = _News()
         return self._latest
 

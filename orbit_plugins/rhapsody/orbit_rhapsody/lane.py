@@ -1,6 +1,7 @@
 """Keep one backend busy with some tasks at a time, taken from the sessions in turn."""
 
 import logging
+import os
 from collections import OrderedDict, deque
 from typing import Any
 
@@ -9,7 +10,7 @@ import anyio
 from .backends import AnyBackend
 from .endings import Endings
 from .models import TaskState
-from .processes import marked_environment
+from .processes import VARIABLE
 from .task import LOST, Task
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ class Lane:
         self._least = 1 if limit < FEW else limit // 2
         self._endings = endings
         self._mark = mark
+        self._environment = dict(os.environ)  # once: each look decodes every variable
         self._waiting: OrderedDict[str, deque[Task]] = OrderedDict()
         self._running = 0
         self._by_uid: dict[str, Task] = {}
@@ -99,7 +101,7 @@ class Lane:
             case "executable":
                 options = work.fields["task_backend_specific_kwargs"]
                 mark = f"{self._mark}/{task.number}"
-                environment = marked_environment(mark, work.environment)
+                environment = {**self._environment, **work.environment, VARIABLE: mark}
                 fields = {
                     **work.fields,
                     "task_backend_specific_kwargs": {**options, "env": environment},

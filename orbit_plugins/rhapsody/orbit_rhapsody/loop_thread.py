@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import anyio.lowlevel
 
+from .children import watch_children
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,8 @@ class LoopThread:
 
     async def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         """Await ``function(*arguments)`` there."""
-        loop = await asyncio.wrap_future(self._loop)
+        is_there = self._loop.done()
+        loop = self._loop.result() if is_there else await asyncio.wrap_future(self._loop)
         done = asyncio.run_coroutine_threadsafe(function(*arguments), loop)
         return await asyncio.wrap_future(done)
 
@@ -53,5 +56,6 @@ class LoopThread:
             self._waiting.popleft()()
 
     async def _serve(self) -> None:
+        watch_children()
         self._loop.set_result(asyncio.get_running_loop())
         await self._stop.wait()

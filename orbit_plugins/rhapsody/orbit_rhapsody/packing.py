@@ -24,14 +24,14 @@ def pack_function(function: Function) -> str | bytes:
     if isinstance(function, str | bytes):
         return function
     try:
-        return pickle.dumps(function) if _is_importable(function) else cloudpickle.dumps(function)
+        return pickle.dumps(function) if is_importable(function) else cloudpickle.dumps(function)
     except Exception as error:  # an object may refuse in any way
         raise NotPicklable(
             f"the function {preview(function)} cannot be pickled: {type(error).__name__}: {error}"
         ) from error
 
 
-def _is_importable(function: object) -> bool:
+def is_importable(function: object) -> bool:
     """Tell whether a pickle of the function is no more than its module and name."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
     if module in (None, "__main__") or "<" in name:

@@ -17,11 +17,6 @@ VARIABLE = "ORBIT_TASK"
 POLL = 0.02
 
 
-def marked_environment(mark: str, extra: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a task's processes."""
-    return {**os.environ, **extra, VARIABLE: mark}
-
-
 def end_processes(wanted: Callable[[str], bool], grace: float) -> int:
     """End every process whose mark is ``wanted``, and return how many there were.
 

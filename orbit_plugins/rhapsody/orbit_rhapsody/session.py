@@ -32,7 +32,7 @@ from .models import (
     TaskState,
 )
 from .options import SessionOptions
-from .records import Accepted, Ended, Row
+from .records import Ended, Row
 from .specs import Policy, digest_of, named
 from .statistics import Counts
 from .task import LOST, Task, Work
@@ -84,7 +84,7 @@ class RhapsodySession(PluginSession):
             last, lost = await self._engine.archive.unfinished(self.sid)
             self.feed.resume(last)
             for accepted in lost:
-                task = self._task(accepted, Work(accepted.uid, self.backends[0], "function"))
+                task = self._task(accepted.number, Work(accepted.uid, self.backends[0], "function"))
                 task.end(TaskState.FAILED, {"error": LOST})
         self._background(self._initialize)
         self._background(self._inform)
@@ -154,24 +154,25 @@ class RhapsodySession(PluginSession):
                 retry_after=1.0,
             )
         request = None if key is None else digest_of(key, raw)
-        numbered = [Accepted(self._engine.archive.number(), work.uid) for work in works]
+        archive, uids = self._engine.archive, [work.uid for work in works]
+        numbers = archive.numbers(len(works))
         with anyio.CancelScope(shield=True):
-            is_new = await self._engine.archive.accept(self.sid, request, numbered)
+            is_new = await archive.accept(self.sid, request, numbers[0], uids)
             if is_new:
-                self._begin(numbered, works)
-            await self._engine.archive.ledger.sync()
+                self._begin(numbers, works)
+            await archive.ledger.sync()
         if is_new:
-            return {work.uid: TaskState.PENDING.value for work in works}
-        found = await self._rows([work.uid for work in works])
+            return dict.fromkeys(uids, TaskState.PENDING.value)
+        found = await self._rows(uids)
         return {uid: str(row["state"]) for uid, row in found.items()}
 
-    def _begin(self, numbered: list[Accepted], works: list[Work]) -> None:
-        tasks = [self._task(accepted, work) for accepted, work in zip(numbered, works, strict=True)]
+    def _begin(self, numbers: range, works: list[Work]) -> None:
+        tasks = [self._task(number, work) for number, work in zip(numbers, works, strict=True)]
         self._counts.begin()
         self._engine.begin(tasks)
 
-    def _task(self, accepted: Accepted, work: Work) -> Task:
-        task = Task(accepted.number, self.sid, work, self._on_change)
+    def _task(self, number: int, work: Work) -> Task:
+        task = Task(number, self.sid, work, self._on_change)
         self._tasks[work.uid] = task
         return task
 

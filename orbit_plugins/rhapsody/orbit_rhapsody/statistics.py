@@ -33,7 +33,9 @@ class Counts:
 
     def end(self, task: Task, state: str, finished: float) -> None:
         """Note a task's end."""
-        sums = self._backends.setdefault(task.work.backend, _Sums())
+        sums = self._backends.get(task.work.backend)
+        if sums is None:
+            sums = self._backends[task.work.backend] = _Sums()
         sums.states[state] += 1
         self._last = finished
         if task.started is not None:

@@ -23,39 +23,31 @@ Encoding = Literal["tuple", "base64", "cloudpickle", "repr"]
 PREVIEW = 200
 """Characters that are shown of a value that stays closed."""
 
-_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
-_INT_LIMITS = -(2**63), 2**64
+_FAITHFUL = frozenset({float, bool, bytes, type(None)})
+_LEAST_INT, _INT_LIMIT = -(2**63), 2**64
 
 _DEPTH = 50
 
 
-def is_plain(value: object, depth: int = 0) -> bool:
+def is_plain(value: Any, depth: int = 0) -> bool:
     """Tell whether msgpack gives ``value`` back exactly: a subclass or a tuple it would not."""
     kind = type(value)
-    if kind in _ATOMS:
-        return _is_plain_atom(value)
+    if kind in _FAITHFUL:
+        return True
+    if kind is int:
+        return bool(_LEAST_INT <= value < _INT_LIMIT)
+    if kind is str:
+        return value.isascii() or _is_text(value)
     if depth == _DEPTH:
         return False
-    if isinstance(value, list) and kind is list:
+    if kind is list:
         return all(is_plain(item, depth + 1) for item in value)
-    if isinstance(value, dict) and kind is dict:
+    if kind is dict:
         return all(
-            type(key) is str and _is_plain_atom(key) and is_plain(item, depth + 1)
+            type(key) is str and is_plain(key) and is_plain(item, depth + 1)
             for key, item in value.items()
         )
     return False
-
-
-def _is_plain_atom(value: object) -> bool:
-    match value:
-        case bool():
-            return True
-        case int():
-            return _INT_LIMITS[0] <= value < _INT_LIMITS[1]
-        case str():
-            return value.isascii() or _is_text(value)
-        case _:
-            return True
 
 
 def _is_text(value: str) -> bool:

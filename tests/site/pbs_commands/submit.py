@@ -68,7 +68,8 @@ def _variables(listed):
 
 
 def _resources(resources):
-    chunks = [chunk.split(":") for chunk in resources.get("select", "1").split("+")]
+    wanted = resources.get("select") or resources.get("nodes", "1").replace("ppn=", "ncpus=")
+    chunks = [chunk.split(":") for chunk in wanted.split("+")]
     nodes = sum(int(chunk[0]) if chunk[0].isdigit() else 1 for chunk in chunks)
     asked = dict(item.partition("=")[::2] for item in chunks[-1][1:])
     yield f"--nodes={nodes}"

@@ -1,6 +1,5 @@
 """Read and check what a client asks of ``submit_tunneled``."""
 
-from collections.abc import Collection
 from typing import Any
 
 import attrs
@@ -9,6 +8,7 @@ from orbit_core.errors import BadRequest, InvalidBody, Unprocessable
 from orbit_core.models import RESERVED_NAMES, check_name
 from orbit_core.ways.models import TUNNELS, Tunnel
 from orbit_psij.models import Submission
+from orbit_psij.offer import Offer
 from orbit_psij.specs import read_submission
 
 from .models import ChildSubmission
@@ -22,7 +22,7 @@ _SET_HERE = frozenset({
 })  # fmt: skip
 
 
-def read_child(body: dict[str, Any], offered: Collection[str], parent: str) -> ChildSubmission:
+def read_child(body: dict[str, Any], offer: Offer, parent: str) -> ChildSubmission:
     """Return what a body asks for; the child is called ``PARENT.NAME``.
 
     Raises BadRequest for a tunnel that there is not, Unprocessable where the arguments name no
@@ -32,7 +32,7 @@ def read_child(body: dict[str, Any], offered: Collection[str], parent: str) -> C
     spec = body.get("job_spec")
     if isinstance(spec, dict) and spec.get("executable") is None:
         spec = {**spec, "executable": OURS}
-    submission = read_submission({**body, "job_spec": spec}, offered)
+    submission = read_submission({**body, "job_spec": spec}, offer)
     name, arguments = _without_name(submission.job_spec.arguments)
     _check(submission, arguments)
     check_name(name, "endpoint name")
