@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -40,6 +41,7 @@ class Notifier:
         self._thread = threading.get_ident()
         # The one place where a foreign thread enters the loop: all of anyio's ways there wait.
         self._loop: Any = anyio.lowlevel.current_token().native_token
+        self._variables = copy_context()  # a foreign thread knows nothing of the loop's library
         self._is_scheduled = False
         self._is_delivering = False
 
@@ -54,7 +56,7 @@ class Notifier:
         elif not self._is_scheduled:
             self._is_scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self._loop.call_soon_threadsafe(self._drain, context=self._variables)
             except RuntimeError:
                 logger.debug("a notification of %s came after the end", notification.plugin)
 

@@ -3,6 +3,7 @@
 import signal
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,6 +53,7 @@ class Executors:
         self._limiter = anyio.CapacityLimiter(THREADS)
         self._waiting: deque[Report] = deque()
         self._loop: Any = anyio.lowlevel.current_token().native_token
+        self._context = copy_context()  # PSI/J's threads know nothing of the loop's library
         self._is_scheduled = False
         self._is_closed = False
 
@@ -111,7 +113,7 @@ class Executors:
         )
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._drain, context=self._context)
 
     def _drain(self) -> None:
         self._is_scheduled = False
