@@ -276,7 +276,8 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>ORBIT</title></head>
 <body><h1>ORBIT bridge {version}</h1>
 <h2>Endpoints</h2><ul>{rows}</ul>
-<p>The HTTP interface is described at <a href="/openapi.json">/openapi.json</a>;
+<p>The HTTP interface is described at <a href="/openapi.json">/openapi.json</a>, to whom shows a
+token: <code>curl -H "Authorization: Bearer TOKEN"</code>;
 the documentation is in the folder <code>docs</code> of the source.</p>
 </body></html>
 """

@@ -20,9 +20,9 @@ from ._frames import LINK_VERSION, SOCKET_LIMIT
 from ._link import SocketClosed
 from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
 from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
-from ._transport import trust
-from .config import Access
-from .errors import ConfigError, ConnectionLost, NoRoute, OrbitError, reason_of
+from ._transport import advice, trust
+from .config import Access, check_url
+from .errors import ConnectionLost, NoRoute, OrbitError, reason_of
 from .plugin_client import document_error, is_error_document
 from .ways.models import Route
 
@@ -165,7 +165,8 @@ async def dial(
     except InvalidProxy as error:  # whose text has the proxy's password
         raise NoRoute(f"the address of the proxy cannot be used: {error.msg}") from None
     except (OSError, WebSocketException, TimeoutError) as error:
-        raise ConnectionLost(f"cannot reach {access.url}: {reason_of(error)}") from error
+        reason = reason_of(error)
+        raise ConnectionLost(f"cannot reach {access.url}: {reason}{advice(reason)}") from error
     async with connection:
         assert isinstance(connection, DialedSocket)
         yield connection, _answer(connection)
@@ -185,10 +186,9 @@ async def _place(route: Route) -> dict[str, Any]:
 
 def socket_url(url: str) -> str:
     """Return the WebSocket address that belongs to a bridge's URL. Raises ConfigError."""
+    check_url(url)
     parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.netloc:
-        raise ConfigError(f"{url!r} is no bridge URL: it must begin with http:// or https://")
+    scheme = "wss" if parts.scheme == "https" else "ws"
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + PATH, "", ""))
 
 

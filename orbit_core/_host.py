@@ -77,6 +77,8 @@ class PluginHost:
         for item in selected:
             if item.instance in RESERVED_INSTANCES:
                 raise ConfigError(f"no plugin instance may be called {item.instance!r}")
+        for name in settings.keys() - known.keys() - {item.instance for item in selected}:
+            logger.warning("[plugin.%s] in the configuration is for no plugin that is here", name)
         await self.plugins.serve_all(selected, known)
 
     def routes(self) -> list[BaseRoute]:

@@ -256,7 +256,7 @@ class Registry:
             "endpoint %s joins from %s with %s",
             member.name,
             member.applicant.address,
-            ", ".join(hello.plugins),
+            ", ".join(hello.plugins) or "no plugins",
         )
 
     async def _leave(self, member: Member) -> None:

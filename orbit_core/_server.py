@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import fcntl
 import ipaddress
+import os
 import socket
 import ssl
 import sys
@@ -252,13 +253,19 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+def _words(error: OSError) -> str:
+    """Return the system's words alone; `socket.create_server` adds the address to them."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
 def _bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}"
+            f"cannot listen on {host} port {port}: {_words(error)}: choose another with --port, "
+            "or --host"
         ) from None
     # Accepted sockets inherit both from the listener.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,5 +1,6 @@
 """Carry the client's requests: with safe retries, over pinned TLS."""
 
+import logging
 import ssl
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from .errors import (
 )
 from .plugin_client import document_error
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 30.0
 """Seconds for which a request that is safe to repeat is repeated; a bridge restarts in less."""
 
@@ -26,6 +29,14 @@ READ_LIMIT = 1024 * 1024
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
+_FINAL = {
+    "CERTIFICATE_VERIFY_FAILED": (
+        "trust the bridge's certificate with --cert or ORBIT_CERT, "
+        "and call the bridge by a name that is in it"
+    ),
+    "WRONG_VERSION_NUMBER": "what answers there speaks no TLS: is the bridge's URL http://?",
+}
+"""Faults that no repetition mends, by a word of OpenSSL's, with what to do."""
 
 
 def trust(cert: Path | None) -> ssl.SSLContext:
@@ -99,6 +110,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
         """Send through ``inner``, for at most ``patience`` seconds."""
         self._inner = inner
         self._patience = patience
+        self._is_in_doubt = True
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, again if need be."""
@@ -109,6 +121,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
             pause = wait
             try:
                 response = await self._inner.handle_async_request(request)
+                self._is_in_doubt = False
                 is_busy = repeatable and response.status_code in (429, 503)
                 if not (is_busy or (was_lost and await _will_pass(response))):
                     return response
@@ -118,13 +131,24 @@ class RetryTransport(httpx.AsyncBaseTransport):
                 await response.aclose()
             except httpx.TransportError as error:
                 again = repeatable or isinstance(error, httpx.ConnectError)
-                if not again or time.monotonic() + pause > give_up or _is_certificate_fault(error):
+                reason = reason_of(error)
+                if not again or time.monotonic() + pause > give_up or advice(reason):
                     raise ConnectionLost(
-                        f"{request.method} {request.url}: {reason_of(error)}"
+                        f"{request.method} {request.url}: {reason}{advice(reason)}"
                     ) from error
+                self._tell(request, reason)
                 was_lost = True
             await anyio.sleep(pause)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+    def _tell(self, request: httpx.Request, reason: str) -> None:
+        """Say once why nothing happens, if nothing has ever answered: the URL may be wrong."""
+        if self._is_in_doubt:
+            self._is_in_doubt = False
+            origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
+            logger.warning(
+                "no bridge answers at %s (%s): trying for %g s", origin, reason, self._patience
+            )
 
     async def aclose(self) -> None:
         """Close the transport beneath."""
@@ -147,5 +171,6 @@ def _retry_after(response: httpx.Response) -> float:
     return float(text) if text.isdecimal() else 0.0
 
 
-def _is_certificate_fault(error: httpx.TransportError) -> bool:
-    return "CERTIFICATE_VERIFY_FAILED" in str(error)
+def advice(reason: str) -> str:
+    """Return what to do about a fault of TLS, after a colon, or nothing."""
+    return next((f": {todo}" for word, todo in _FINAL.items() if word in reason), "")

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import time
 from contextlib import closing
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -64,7 +65,10 @@ def _broken(name: str, reason: str) -> click.Command:
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate to trust.")
 @click.pass_context
 def orbit(ctx: click.Context, url: str | None, token_file: Path | None, cert: Path | None) -> None:
-    """Reach HPC machines through an ORBIT bridge."""
+    """Reach HPC machines through an ORBIT bridge.
+
+    These options stand before COMMAND, its own behind it.
+    """
     ctx.obj = {"url": url, "cert": cert, "token_file": token_file}
 
 
@@ -227,7 +231,19 @@ def list_tokens(ctx: click.Context, as_json: bool) -> None:
     """List the tokens, without their texts."""
     with open_client(ctx) as bridge:
         rows = bridge.list_tokens()
-    show(rows, as_json, lambda found: table(found, ["id", "role", "owner", "endpoint", "expires"]))
+    columns = ["id", "role", "owner", "endpoint", "expires"]
+    show(
+        rows,
+        as_json,
+        lambda found: table(
+            [{**row, "expires": _moment(row["expires"])} for row in found], columns
+        ),
+    )
+
+
+def _moment(seconds: float | None) -> str | None:
+    """Return a time of this host's clock that sorts, for people."""
+    return None if seconds is None else time.strftime("%F %T %z", time.localtime(seconds))
 
 
 @token.command("revoke")

@@ -70,7 +70,8 @@ class AsyncEndpointClient:
         if instance is None:
             available = ", ".join(plugins) or "none"
             raise UnknownRoute(
-                f"endpoint {self.name} serves no plugin {name!r}; available: {available}"
+                f"endpoint {self.name} serves no plugin {name!r}; available: {available}; "
+                f"orbit plugins {self.name} tells why others are not"
             )
         kind = await anyio.to_thread.run_sync(client_class, plugins[instance]["type"])
         client = kind(

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -203,7 +204,8 @@ def resolve_access(
 ) -> Access:
     """Find the bridge: argument over environment over ``file`` over a bridge on this host.
 
-    Raises ConfigError if no URL is found anywhere, or if a token file is open to others.
+    Raises ConfigError if no URL is found anywhere or what is found is none, if a token file is
+    open to others, or if no header can carry the token.
     """
     file = file or find_file(None).client
     local = state_home() / "bridge"
@@ -213,12 +215,26 @@ def resolve_access(
         raise ConfigError(
             "no bridge is named: pass its URL, set ORBIT_URL, or start a bridge on this host"
         )
+    check_url(found)
     is_local = found == nearby
     trusted = cert or setting("ORBIT_CERT") or file.cert
     if trusted is None and is_local and (local / "cert.pem").exists():
         trusted = local / "cert.pem"
     secret = token or _token(file.token_file, local / "admin.token" if is_local else None)
+    if secret and not (secret.isascii() and secret.isprintable()):
+        raise ConfigError("the token has characters that no token has: copy it again, as it is")
     return Access(found, secret, Path(trusted) if trusted else None)
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no URL of a bridge. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an address or a port that is none
+        is_one = False
+    if not is_one:
+        raise ConfigError(f"{url!r} is no bridge URL: write it as https://HOST:PORT or http://…")
 
 
 def _token(configured: Path | None, local: Path | None) -> str | None:

@@ -175,9 +175,12 @@ class Plugins:
                 return status("disabled", f"declines this host ({self._host.role})")
             gate = "register_routes failed"
             served = await _in_time(self._serve(item, candidate))
+        except OrbitError as error:  # one that says all, such as a wrong setting
+            logger.error("plugin %s is not served: %s: %s", item.instance, gate, error.detail)
+            return status("failed", f"{gate}: {error.detail}")
         except (Exception, SystemExit) as error:  # loading a plugin may fail in any way
             logger.exception("plugin %s is not served: %s", item.instance, gate)
-            return status("failed", f"{gate}: {_reason(error)}")
+            return status("failed", f"{gate}: {type(error).__name__}: {error}")
         self.served[item.instance] = served
         return status("served", "", served.version)
 
@@ -200,10 +203,6 @@ async def _in_time(step: Awaitable[T]) -> T:
     with anyio.move_on_after(START_TIMEOUT):
         return await step
     raise ConfigError(f"it took longer than {START_TIMEOUT:g} s")
-
-
-def _reason(error: BaseException) -> str:
-    return error.detail if isinstance(error, OrbitError) else f"{type(error).__name__}: {error}"
 
 
 def _page(plugin: object, type_name: str) -> dict[str, Any]:

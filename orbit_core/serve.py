@@ -135,7 +135,7 @@ def _set_up_logging(level: str, form: str) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if form == "json" else text)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "websockets", "uvicorn"):
+    for noisy in ("httpx", "httpcore", "websockets", "uvicorn", "psij"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
@@ -143,8 +143,8 @@ async def _serve_bridge(
     config: BridgeConfig, settings: Mapping[str, Any], token: str | None
 ) -> None:
     async with (
-        watch_loop(),
         open_bridge(config, settings, token) as bridge,
+        watch_loop(),  # from here on: plugins that are imported block nobody's calls
         open_tasks() as group,
     ):
         group.start_soon(keep_giving_back)
@@ -157,8 +157,8 @@ async def _serve_endpoint(
 ) -> None:
     host = await detect_host()
     async with (
-        watch_loop(),
         open_endpoint(config, host, settings=settings, token=token) as endpoint,
+        watch_loop(),
         anyio.create_task_group() as group,
     ):
         group.start_soon(_announce, endpoint)

@@ -101,6 +101,7 @@ async def test_tokens_are_made_listed_and_revoked(orbit):
     assert text.startswith("orbit_")
     listed = await orbit("token", "list")
     assert text not in listed
+    assert re.search(r" carol +- +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\n", listed)
     rows = json.loads(await orbit("token", "list", "--json"))
     (identity,) = [row["id"] for row in rows if row["owner"] == "carol"]
     assert await orbit("token", "revoke", identity) == f"token {identity} is revoked\n"

@@ -301,6 +301,20 @@ async def sent(inner, method, patience=30.0, **headers):
         return await client.request(method, "http://x/", headers=headers)
 
 
+async def test_a_bridge_that_never_answered_is_told_of_once(caplog):
+    refused = httpx.ConnectError("refused")
+    await sent(Failing(refused, refused), "GET")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["no bridge answers at http://x (refused): trying for 30 s"]
+
+
+async def test_a_bridge_that_answered_once_is_waited_for_in_silence(caplog):
+    transport = RetryTransport(Failing(httpx.Response(503), httpx.ReadError("cut")))
+    async with httpx.AsyncClient(transport=transport) as client:
+        assert (await client.get("http://x/")).status_code == 200
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("failure", "method", "headers"),
     [

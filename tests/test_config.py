@@ -213,6 +213,27 @@ def test_without_any_url_the_error_says_what_to_do():
     )
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["hub", "hub:8443", "localhost:8000", "ftp://hub", "https://:8000", "http://[", "http://h:x"],
+)
+def test_what_is_no_url_of_a_bridge_is_refused(url):
+    with pytest.raises(ConfigError) as told:
+        resolve_access(url)
+
+    assert told.value.detail == (
+        f"{url!r} is no bridge URL: write it as https://HOST:PORT or http://…"
+    )
+
+
+@pytest.mark.parametrize("token", ["blä", "a\nb"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token):
+    with pytest.raises(ConfigError, match="the token has characters") as told:
+        resolve_access("http://hub", token)
+
+    assert token not in told.value.detail
+
+
 def test_an_argument_comes_before_environment_file_and_local_bridge(home, monkeypatch):
     local_bridge(home)
     file = ClientConfig(url="https://file", cert=Path("/file.pem"))

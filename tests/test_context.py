@@ -56,6 +56,17 @@ async def test_a_session_that_ended_is_forgotten(notifier, heard):
     assert [n.seq for n in heard] == [1, 1]
 
 
+async def test_whoever_hears_a_notification_of_another_thread_may_start_tasks(heard):
+    async with anyio.create_task_group() as group:
+
+        async def keep(notification):
+            heard.append(notification)
+
+        notifier = Notifier("n1", lambda found: group.start_soon(keep, found))
+        in_a_thread(lambda: notifier.publish(news(0)))
+        await until(lambda: heard)
+
+
 async def test_notifications_from_other_threads_arrive_in_order_on_the_loop(heard):
     threads = set()
 

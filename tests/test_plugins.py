@@ -261,6 +261,16 @@ async def test_a_plugin_that_fails_says_where_and_harms_no_other(host, caplog, t
     assert statuses["other"].state == "served"
     assert list(host.plugins.served) == ["other"]
     assert "plugin it is not served" in caplog.text
+    is_unforeseen = "Error: " in reason or "Exit: " in reason
+    assert ("Traceback" in caplog.text) is is_unforeseen
+
+
+async def test_settings_for_a_plugin_that_is_not_here_are_warned_of(host, caplog):
+    available = {"it": entry("it"), "other": entry("other")}
+    settings = {name: {} for name in ("it", "other", "alias", "pisj")}
+    await host.load(["it", "alias=it"], settings=settings, hub=None, available=available)
+    warned = [record.getMessage() for record in caplog.records]
+    assert warned == ["[plugin.pisj] in the configuration is for no plugin that is here"]
 
 
 @pytest.mark.parametrize(

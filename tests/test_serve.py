@@ -15,11 +15,13 @@ from click.testing import CliRunner
 
 from orbit_core import BridgeClient
 from orbit_core import serve as serve_module
+from orbit_core._watchdog import STALL
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import EndpointConfig
 from orbit_core.errors import Forbidden
 from orbit_core.models import Principal, Role
 from orbit_core.testing import open_deployment
+from tests.offering import offer
 from tests.waiting import until
 
 CLEAN = ("ORBIT_URL", "ORBIT_TOKEN", "ORBIT_TOKEN_FILE", "ORBIT_CERT")
@@ -141,6 +143,21 @@ def test_a_second_bridge_on_one_state_is_refused_with_one_line(environment):
         status, out, err = run(environment, *BRIDGE, "--log-level", "ERROR")
     assert (status, out) == (1, "")
     assert len(err.splitlines()) == 1
+
+
+def test_a_plugin_that_takes_long_to_import_is_no_stall_of_the_loop(
+    environment, tmp_path, monkeypatch
+):
+    offer(tmp_path, monkeypatch, "[orbit.plugins]\nlengthy = lengthy_plugin:Lengthy\n")
+    slow = f"import threading\nthreading.Event().wait({2 * STALL})\nraise OSError('imported')\n"
+    (tmp_path / "lengthy_plugin.py").write_text(slow)
+    path = os.pathsep.join([str(tmp_path), str(Path.cwd())])
+    with serving({**environment, "PYTHONPATH": path}, *BRIDGE[:-1], "lengthy") as bridge:
+        assert bridge.stdout.readline().startswith("bridge ready: ")
+        bridge.send_signal(signal.SIGTERM)
+        _, err = bridge.communicate(timeout=30)
+    assert "OSError: imported" in err
+    assert "the event loop has not turned" not in err.partition("OSError: imported")[0]
 
 
 def test_the_log_may_be_one_json_object_a_line(environment):

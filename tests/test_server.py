@@ -232,7 +232,10 @@ async def test_a_port_in_use_is_refused(tmp_path):
     async with open_deployment(tmp_path) as deployment:
         port = int(deployment.url.rpartition(":")[2])
         config = BridgeConfig(port=port, plugins=[], state_dir=tmp_path / "s")
-        assert f"cannot listen on 127.0.0.1 port {port}" in await refusal(config)
+        assert await refusal(config) == (
+            f"cannot listen on 127.0.0.1 port {port}: Address already in use: "
+            "choose another with --port, or --host"
+        )
 
 
 async def test_client_and_endpoint_trust_the_pinned_certificate(tmp_path, certificate):
@@ -258,11 +261,23 @@ async def test_another_certificate_is_one_clear_error_for_client_and_endpoint(
         async with AsyncBridgeClient(deployment.url, other, "x") as client:
             with pytest.raises(ConnectionLost, match="CERTIFICATE_VERIFY_FAILED"):
                 await client.whoami()
+        async with AsyncBridgeClient(deployment.url, None, "x") as client:
+            with pytest.raises(ConnectionLost, match="trust the bridge's certificate with --cert"):
+                await client.whoami()
         settings = EndpointConfig(
             name="n", url=deployment.url, cert=other, plugins=[], state_dir=tmp_path / "n"
         )
         async with open_endpoint(settings, HostInfo(HostRole.STANDALONE), token="x"):
             await until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+            assert "trust the bridge's certificate with --cert" in caplog.text
+
+
+async def test_https_to_a_bridge_without_tls_is_told_at_once(tmp_path):
+    async with open_deployment(tmp_path) as deployment:
+        url = deployment.url.replace("http://", "https://")
+        async with AsyncBridgeClient(url, None, "x") as client:
+            with pytest.raises(ConnectionLost, match=r"is the bridge's URL http://\?$"):
+                await client.whoami()
 
 
 async def test_old_tls_is_refused(tmp_path, certificate):

@@ -1,12 +1,13 @@
-"""Print what happens until so many notifications came: python listen.py [COUNT]."""
+"""Print what happens until so many notifications came, or Ctrl-C: python listen.py [COUNT]."""
 
 import sys
+from contextlib import suppress
 
 from orbit_core import BridgeClient
 
 wanted = int(sys.argv[1]) if len(sys.argv) > 1 else None
 seen = 0
-with BridgeClient() as bridge:
+with suppress(KeyboardInterrupt), BridgeClient() as bridge:
     for event in bridge.events():
         if event.kind == "topology":
             print("connected:", ", ".join(event.data["endpoints"]), flush=True)

@@ -31,7 +31,6 @@ def commands() -> None:
 @click.option("--after-any", metavar="JOB", multiple=True, help="Wait until it is over.")
 @click.option(
     "--set",
-    "custom",
     metavar="KEY=VALUE",
     multiple=True,
     help="An option for the scheduler, as slurm.qos=high; repeatable.",
@@ -69,7 +68,7 @@ def _spec_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any
             **asked["resources"],
             "processes_per_node": options["processes_per_node"],
         },
-        "custom_attributes": dict(_pair(entry, "--set") for entry in options["custom"]),
+        "custom_attributes": dict(_pair(entry, "--set") for entry in options["set"]),
         "count": options["count"],
         "after_ok": list(options["after_ok"]),
         "after_any": list(options["after_any"]),
@@ -78,15 +77,25 @@ def _spec_of(command: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any
 
 _FOR_A_SCHEDULER = (
     "queue", "account", "reservation", "nodes", "gpus_per_node", "count", "after_ok", "after_any",
-    "custom",
+    "set",
 )  # fmt: skip
 
 
 def _executor_for(client: Any, options: dict[str, Any]) -> str:
-    """Return the scheduler's executor for a job that asks for anything that only that can give."""
-    if not any(options[name] for name in _FOR_A_SCHEDULER):
+    """Return the scheduler's executor for a job that asks for anything that only that can give.
+
+    Raises ClickException if there is no scheduler: the job would run on the login host instead.
+    """
+    asked = [name.replace("_", "-") for name in _FOR_A_SCHEDULER if options[name]]
+    if not asked:
         return "local"
-    return str(client.executors()[-1])
+    executor = str(client.executors()[-1])
+    if executor == "local":
+        raise click.ClickException(
+            f"no scheduler answered when this endpoint started, and --{asked[0]} needs one: "
+            "leave it out, or say --executor local to run the job on the endpoint's host"
+        )
+    return executor
 
 
 def _pair(entry: str, option: str) -> tuple[str, str]:

@@ -138,9 +138,18 @@ async def run(deployment: Deployment, tmp_path: Path) -> AsyncIterator[Shell]:
         yield Shell(["--url", deployment.url, "--token-file", str(token)])
 
 
+async def test_what_needs_a_scheduler_does_not_run_on_the_endpoints_host_instead(
+    run: Shell,
+) -> None:
+    refused = await run("submit", "node7", "--gpus-per-node", "2", "--", "true", code=1)
+    assert "no scheduler answered" in refused.stderr
+    assert "--gpus-per-node needs one: " in refused.stderr
+    assert json.loads((await run("list", "node7", "--json")).stdout) == []
+
+
 async def test_a_job_is_run_from_the_shell(run: Shell, tmp_path: Path) -> None:
     options = ["--name", "n", "--dir", str(tmp_path), "--env", "A=x=y", "--duration", "60"]
-    more = ["--queue", "q", "--account", "a", "--nodes", "1"]
+    more = ["--queue", "q", "--account", "a", "--nodes", "1", "--executor", "local"]
     job_id = (
         await run("submit", "node7", *options, *more, "--", "/bin/sh", "-c", "pwd; echo $A")
     ).stdout.strip()

@@ -118,7 +118,10 @@ class StorageFailed(StateUnavailable):
 
 _KINDS: dict[int, tuple[type[OrbitError], str]] = {
     errno.ENOENT: (UnknownFile, "there is nothing at {}"),
-    errno.EEXIST: (AlreadyThere, "{} is there already: choose another name, or overwrite it"),
+    errno.EEXIST: (
+        AlreadyThere,
+        "{} is there already: choose another name, or overwrite it (--overwrite)",
+    ),
     errno.EISDIR: (WrongKind, "{} is a directory"),
     errno.ENOTDIR: (WrongKind, "{} is not a directory, or below something that is none"),
     errno.ENOTEMPTY: (NotEmpty, "{} is not empty: delete what is in it, or ask for all of it"),

@@ -116,7 +116,9 @@ def check_target(folder: int, place: Place, *, overwrite: bool) -> None:
         return
     check_plain(found, place)
     if not overwrite:
-        raise AlreadyThere(f"{place} is there already: choose another name, or overwrite it")
+        raise AlreadyThere(
+            f"{place} is there already: choose another name, or overwrite it (--overwrite)"
+        )
 
 
 def move_to_new(source_folder: int | None, source: str, folder: int | None, name: str) -> None:

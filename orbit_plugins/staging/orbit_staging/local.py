@@ -114,7 +114,9 @@ class LocalPart(Arriving):
 def check_absent(target: Path) -> None:
     """Refuse a target that is there. Raises AlreadyThere."""
     if os.path.lexists(target):
-        raise AlreadyThere(f"{target} is there already: choose another name, or overwrite it")
+        raise AlreadyThere(
+            f"{target} is there already: choose another name, or overwrite it (--overwrite)"
+        )
 
 
 def local_target(target: str | Path, name: str) -> Path:
