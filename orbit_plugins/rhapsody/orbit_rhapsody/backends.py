@@ -70,7 +70,7 @@ class AnyBackend(Protocol):
 
 @attrs.define(eq=False)
 class Backend:
-    """Be one running backend."""
+    """Be one running backend; RHAPSODY may know it by another name: ``dragon_v3`` is ``dragon``."""
 
     name: str
     workers: int
@@ -87,9 +87,12 @@ class Backend:
         as fast; telemetry knows tasks by their class.
         """
         if "function" in fields and not self._is_measured:
-            return {"uid": uid, "backend": self.name, **fields}
+            return {"uid": uid, "backend": self._backend.name, **fields}
+        if "executable" in fields and self.name == "dragon_v3":
+            options = templated(fields["task_backend_specific_kwargs"])
+            fields = {**fields, "task_backend_specific_kwargs": options}
         kind = self._library.AITask if is_ai else self._library.ComputeTask
-        return kind(uid=uid, backend=self.name, **fields)
+        return kind(uid=uid, backend=self._backend.name, **fields)
 
     async def submit(self, tasks: list[Any], on_end: OnEnd) -> None:
         """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
@@ -114,6 +117,27 @@ class Backend:
                 await self._session.close()
             except Exception:  # a backend may fail in any way
                 logger.exception("backend %s failed to end", self.name)
+
+
+def templated(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of an executable as Dragon takes them: ``env`` and ``cwd`` in templates.
+
+    What the user's own ``process_template`` or ``process_templates`` say outweighs them.
+    """
+    shared = {key: options[key] for key in ("env", "cwd") if options.get(key) is not None}
+    found = {key: value for key, value in options.items() if key not in shared}
+
+    def fill(template: dict[str, Any]) -> dict[str, Any]:
+        environment = {**shared.get("env", {}), **template.get("env", {})}
+        return {**shared, **template, "env": environment}
+
+    if found.get("process_templates") is not None:
+        found["process_templates"] = [
+            (ranks, fill(template)) for ranks, template in found["process_templates"]
+        ]
+    else:
+        found["process_template"] = fill(found.get("process_template") or {})
+    return found
 
 
 class BackendInThread:

@@ -54,6 +54,8 @@ def _judge(task: Task, future: Any) -> tuple[TaskState, dict[str, Any]]:
     error = None if future.cancelled() else future.exception()
     fields: dict[str, Any] = {"exit_code": native.get("exit_code")}
     if task.work.kind == "executable":
+        if fields["exit_code"] is None and not future.cancelled():
+            fields["exit_code"] = _exit_code(error)
         fields |= {key: native.get(key) or "" for key in _TEXT_KEYS}
     elif error is None:
         fields |= encode(native.get("return_value"))
@@ -62,13 +64,22 @@ def _judge(task: Task, future: Any) -> tuple[TaskState, dict[str, Any]]:
     if error is None and not future.cancelled():
         return TaskState.DONE, fields
     reason = native.get("exception")
-    if isinstance(reason, OSError) and task.work.kind == "executable":
+    if isinstance(reason, SystemExit) and task.work.kind == "executable":
+        fields["error"] = _reason(fields["exit_code"])
+    elif isinstance(reason, OSError) and task.work.kind == "executable":
         fields["error"] = f"{task.work.fields['executable']} could not be started: {reason}"
     elif isinstance(reason, BaseException):
         fields |= failure(reason)
     else:
         fields["error"] = _reason(fields["exit_code"])
     return TaskState.FAILED, fields
+
+
+def _exit_code(error: BaseException | None) -> Any:
+    """Return an exit code as Dragon tells it: 0 by its return, another one as a ``SystemExit``."""
+    if error is None:
+        return 0
+    return error.code if isinstance(error, SystemExit) else None
 
 
 def _reason(exit_code: object) -> str:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,8 @@ from orbit_core.testing import ALICE, PluginUnderTest, open_plugin
 
 TARGET = "orbit_rhapsody.plugin:RhapsodyPlugin"
 PATIENCE = 30.0
+
+collect_ignore = [] if importlib.util.find_spec("dragon") else ["test_rhapsody_dragon.py"]
 
 
 @attrs.define(eq=False)
