@@ -12,7 +12,7 @@ import attrs
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from .models import RouteDescription
+from .models import JSON, RouteDescription
 from .web import TAKES
 
 Schema = dict[str, Any]
@@ -31,13 +31,14 @@ def describe_route(route: Route, prefix: str = "") -> RouteDescription:
     """Return a route's description: what its handler's documentation, mark and annotation say."""
     handler = route.endpoint
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
-    taken = getattr(handler, TAKES, None)
+    kind, media_type = getattr(handler, TAKES, (None, JSON))
     return RouteDescription(
         prefix + route.path,
         sorted(route.methods or ()),
         summary,
-        body=None if taken is None else schema_of(taken),
+        body=None if kind is None else schema_of(kind),
         answer=_answer_of(handler),
+        media_type=media_type,
     )
 
 

@@ -101,7 +101,7 @@ def _operation(path: str, method: str, route: RouteDescription, tag: str) -> dic
     if method in ("POST", "PUT", "PATCH") and route.body is not None:
         operation["requestBody"] = {
             "required": "required" in route.body,
-            "content": {"application/json": {"schema": route.body}},
+            "content": {route.media_type: {"schema": route.body}},
         }
     return operation
 

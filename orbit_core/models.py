@@ -211,11 +211,15 @@ class PluginStatus:
     version: str = ""
 
 
+JSON = "application/json"
+
+
 @attrs.frozen
 class RouteDescription:
     """Describe one route of a plugin: its path below the instance, and one line of what it does.
 
-    ``body`` and ``answer`` are the JSON Schemas of the bodies, None where nobody said.
+    ``body`` and ``answer`` are the JSON Schemas of the bodies, None where nobody said;
+    ``media_type`` is what the body is written in.
     """
 
     path: str
@@ -223,6 +227,7 @@ class RouteDescription:
     summary: str = ""
     body: dict[str, Any] | None = None
     answer: dict[str, Any] | None = None
+    media_type: str = JSON
 
 
 @attrs.frozen

@@ -29,7 +29,7 @@ from .errors import (
     Unauthorized,
     UnknownRoute,
 )
-from .models import Principal
+from .models import JSON, Principal
 from .values import as_model
 
 logger = logging.getLogger(__name__)
@@ -60,11 +60,14 @@ class Reply(JSONResponse):
 TAKES = "orbit_takes"
 
 
-def takes(kind: type) -> Callable[[H], H]:
-    """Say that a handler's request body is the JSON of ``kind``, for ``/openapi.json``."""
+def takes(kind: type, media_type: str = JSON) -> Callable[[H], H]:
+    """Say that a handler's request body is the JSON of ``kind``, for ``/openapi.json``.
+
+    With another ``media_type`` it is something else than JSON, ``bytes`` if it has no fields.
+    """
 
     def mark(handler: H) -> H:
-        setattr(handler, TAKES, kind)
+        setattr(handler, TAKES, (kind, media_type))
         return handler
 
     return mark

@@ -141,6 +141,15 @@ def test_a_handler_says_what_it_takes():
     )
 
 
+def test_a_handler_says_what_its_body_is_written_in():
+    @takes(bytes, "text/csv")
+    async def handler(request: Request) -> Response: ...
+
+    found = describe_route(Route("/rows", handler, methods=["PUT"]))
+
+    assert (found.body, found.media_type) == ({}, "text/csv")
+
+
 class Application:
     async def __call__(self, scope, receive, send): ...
 

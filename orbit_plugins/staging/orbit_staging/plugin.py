@@ -159,6 +159,7 @@ class StagingPlugin(Plugin):
     def _touch(self, request: Request) -> Touch:
         return partial(self.session, request)
 
+    @takes(bytes, "application/octet-stream")
     async def _store(self, request: Request) -> Stored | Arrived:
         """Store the body as a file, or add it to the upload that ``upload`` names at ``offset``."""
         if "content-range" in request.headers:

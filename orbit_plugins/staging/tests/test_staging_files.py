@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbit_core.models import HostRole
-from orbit_core.testing import ADMIN, ALICE, BOB, open_plugin
+from orbit_core.testing import ADMIN, ALICE, BOB, Deployment, open_plugin
 from orbit_core.web import ResponseAborted
 
 pytestmark = pytest.mark.anyio
@@ -393,3 +393,14 @@ async def test_a_root_that_is_missing_is_told(open_user: Any, fault: Fault, tmp_
 async def test_the_bridge_does_not_serve_it(tmp_path: Path) -> None:
     async with open_plugin(TARGET, tmp_path, role=HostRole.BRIDGE) as served:
         assert served.status.state == "disabled"
+
+
+async def test_files_are_described_as_bytes(deployment: Deployment) -> None:
+    headers = {"Authorization": f"Bearer {await deployment.token(ADMIN)}"}
+    async with httpx.AsyncClient(base_url=deployment.url, headers=headers) as admin:
+        document = (await admin.get("/openapi.json")).json()
+    put = document["paths"]["/a/staging/files/{sid}/{path}"]["put"]
+    assert put["requestBody"] == {
+        "required": False,
+        "content": {"application/octet-stream": {"schema": {}}},
+    }
