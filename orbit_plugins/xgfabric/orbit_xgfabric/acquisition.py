@@ -48,7 +48,7 @@ async def stage(run: Run) -> None:
         await run.enter("staging", 12.0, f"taking the wind data to {cluster}", cluster)
         files = await run.site.files(cluster)
         put = partial(files.put, source, space.sensor_file, overwrite=True)
-        await run.site.ask(cluster, put)
+        await run.site.move(cluster, put, run.workflow.timeouts.staging)
 
 
 def write_local(folder: Path, run_id: str, text: str) -> Path:

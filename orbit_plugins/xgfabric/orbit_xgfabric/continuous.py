@@ -41,13 +41,18 @@ class SeriesRecord:
 
 
 class Series:
-    """Be the series of one session."""
+    """Be the series of one holder."""
 
     def __init__(
-        self, sid: str, record: SeriesRecord, runs: Runs, publish: Publish, context: PluginContext
+        self,
+        holder: str,
+        record: SeriesRecord,
+        runs: Runs,
+        publish: Publish,
+        context: PluginContext,
     ) -> None:
         """Begin nothing; `run` does."""
-        self._sid = sid
+        self._holder = holder
         self._record = record
         self._runs = runs
         self._publish = publish
@@ -60,14 +65,14 @@ class Series:
 
     @classmethod
     async def restored(
-        cls, sid: str, runs: Runs, publish: Publish, context: PluginContext
+        cls, holder: str, runs: Runs, publish: Publish, context: PluginContext
     ) -> "Series | None":
-        """Return the series that a session had before a restart, if it had one."""
-        data = await context.documents.part("series").get(sid)
+        """Return the series that there was before a restart, if there was one."""
+        data = await context.documents.part("series").get(holder)
         if data is None:
             return None
         record = as_model(data, SeriesRecord, "series")
-        return cls(sid, record, runs, publish, context)
+        return cls(holder, record, runs, publish, context)
 
     @property
     def _rules(self) -> Continuous:
@@ -84,10 +89,10 @@ class Series:
         try:
             with self._scope:
                 await self._run()
-            await self._documents.delete(self._sid)
+            await self._documents.delete(self._holder)
             self.is_over = True
         except StateUnavailable as error:
-            logger.error("session %s: no more runs are begun: %s", self._sid, error.detail)
+            logger.error("no more runs of %s are begun: %s", self._holder, error.detail)
             self.is_over = True
         finally:
             self._ended.set()
@@ -99,7 +104,7 @@ class Series:
 
     async def _run(self) -> None:
         while not self._is_complete():
-            live = self._runs.live(self._sid)
+            live = self._runs.live(self._holder)
             if live is None and self._record.waiting:
                 live = await self._begin_run()
             await self._pause(live)
@@ -115,7 +120,7 @@ class Series:
         return attrs.evolve(state, status="running", phase="waiting", message=waits)
 
     def _is_complete(self) -> bool:
-        return self._has_enough() and self._runs.live(self._sid) is None
+        return self._has_enough() and self._runs.live(self._holder) is None
 
     def _has_enough(self) -> bool:
         return 0 < self._rules.max_runs <= self._record.begun
@@ -129,7 +134,7 @@ class Series:
             seen=_seen(found) if found else record.seen,
             wind=found.readings[-1] if found else record.wind,
         )
-        return await self._runs.start(self._sid, self._publish, self._plan)
+        return await self._runs.start(self._holder, self._publish, self._plan)
 
     async def _pause(self, live: Live | None) -> None:
         """Wait until it is time to look, or the run is over."""
@@ -141,10 +146,10 @@ class Series:
         rules = self._rules
         if self._has_enough() or not await self._fires():
             return
-        live = self._runs.live(self._sid)
+        live = self._runs.live(self._holder)
         match rules.overlap if live is not None else "queue":
             case "skip":
-                logger.info("session %s: a trigger is skipped, since a run goes on", self._sid)
+                logger.info("a trigger for %s is skipped, since a run goes on", self._holder)
             case "queue":
                 await self._save(waiting=min(rules.queue_limit, self._record.waiting + 1))
             case "replace":
@@ -175,12 +180,12 @@ class Series:
         try:
             return await look(self._plan.workflow, Path(self._plan.workdir))
         except SensorError as error:
-            logger.warning("session %s: the sensors say nothing: %s", self._sid, error.detail)
+            logger.warning("the sensors say nothing to %s: %s", self._holder, error.detail)
             return None
 
     async def _save(self, **changes: Any) -> None:
         self._record = attrs.evolve(self._record, **changes)
-        await self._documents.put(self._sid, to_data(self._record))
+        await self._documents.put(self._holder, to_data(self._record))
 
 
 def _seen(found: Acquisition) -> dict[str, float]:

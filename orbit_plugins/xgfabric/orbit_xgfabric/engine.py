@@ -42,6 +42,17 @@ async def release(run: Run) -> None:
     await run.change(is_clear=True)
 
 
+async def release_files(run: Run) -> None:
+    """Delete the files that a run has at clusters in its own session."""
+    async with anyio.create_task_group() as group:
+        for cluster in run.record.workspaces:
+            group.start_soon(_guarded, run, cluster, _release_files)
+
+
+async def _release_files(run: Run, cluster: str) -> None:
+    await run.site.release(cluster, "staging", run.site.files_sid)
+
+
 async def _guarded(
     run: Run, cluster: str | None, act: Callable[[Run, str], Awaitable[None]]
 ) -> None:

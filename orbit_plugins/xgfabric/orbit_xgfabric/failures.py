@@ -22,7 +22,7 @@ class SimulationsFailed(RunFailed):
 
 
 class StepFailed(RunFailed):
-    """Report that the training of a model, or the evaluation, did not end well."""
+    """Report that moving a file, training a model, or the evaluation did not end well."""
 
     code = "step_failed"
 

@@ -14,7 +14,7 @@ from .records import RunRecord, SimulationRecord
 logger = logging.getLogger(__name__)
 
 RUNS_KEPT = 100
-"""Runs of one session that are over and can still be reported on; the oldest are forgotten."""
+"""Runs of one holder that are over and can still be reported on; the oldest are forgotten."""
 
 
 @attrs.define(eq=False)
@@ -28,7 +28,8 @@ class Kept:
 class Journal:
     """Own the runs of one plugin instance.
 
-    A run is one document, and so is each of its simulations: what ended is written by itself.
+    A run is one document, and so is each of its simulations: what ended is written by itself. What
+    a run belongs to is its holder, which is a session's own and never again another's.
     """
 
     def __init__(self, context: PluginContext) -> None:
@@ -52,10 +53,16 @@ class Journal:
                 kept.simulations[found.number] = found
 
     async def save(self, record: RunRecord) -> None:
-        """Have a run's record on disk. Raises StateUnavailable."""
-        await self._runs.put(record.run_id, to_data(record))
-        kept = self._kept.setdefault(record.run_id, Kept(record))
-        kept.record = record
+        """Have a run's record on disk; it counts even if that fails. Raises StateUnavailable."""
+        try:
+            await self._runs.put(record.run_id, to_data(record))
+        finally:
+            kept = self._kept.setdefault(record.run_id, Kept(record))
+            kept.record = record
+
+    def discard(self, run_id: str) -> None:
+        """Forget a run that did not get on disk."""
+        self._kept.pop(run_id, None)
 
     async def save_simulations(self, run_id: str, found: Iterable[SimulationRecord]) -> None:
         """Have simulations of a run on disk, all or none. Raises StateUnavailable."""
@@ -76,14 +83,14 @@ class Journal:
         """Return all runs."""
         return list(self._kept.values())
 
-    def of(self, sid: str) -> Iterator[Kept]:
-        """Iterate over the runs of a session, oldest first."""
-        found = [kept for kept in self._kept.values() if kept.record.sid == sid]
+    def of(self, holder: str) -> Iterator[Kept]:
+        """Iterate over the runs of a holder, oldest first."""
+        found = [kept for kept in self._kept.values() if kept.record.holder == holder]
         return iter(sorted(found, key=lambda kept: kept.record.began))
 
-    def latest(self, sid: str) -> Kept | None:
-        """Return the last run of a session, None if it has had none."""
-        *_, last = [None, *self.of(sid)]
+    def latest(self, holder: str) -> Kept | None:
+        """Return the last run of a holder, None if it has had none."""
+        *_, last = [None, *self.of(holder)]
         return last
 
     def get(self, run_id: str) -> Kept | None:
@@ -97,9 +104,9 @@ class Journal:
             await self._simulations.delete(*(f"{run_id}/{number}" for number in one.simulations))
             await self._readings.delete(run_id)
             await self._runs.delete(run_id)
-            self._kept.pop(run_id, None)
+            self.discard(run_id)
 
-    async def forget_oldest(self, sid: str) -> None:
-        """Remove the oldest runs of a session of which nothing is left, if there are too many."""
-        over = [kept for kept in self.of(sid) if kept.record.is_clear]
+    async def forget_oldest(self, holder: str) -> None:
+        """Remove the oldest runs of a holder of which nothing is left, if there are too many."""
+        over = [kept for kept in self.of(holder) if kept.record.is_clear]
         await self.forget(over[: max(0, len(over) - RUNS_KEPT)])

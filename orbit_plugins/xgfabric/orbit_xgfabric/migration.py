@@ -44,7 +44,8 @@ async def _copy(run: Run, results: list[SimulationRecord], source: str, target: 
             await run.log("warning", f"simulation {one.number} wrote no {one.output}")
             continue
         here, there = (f"{place}/{one.output}" for place in places)
-        await run.site.ask(target, partial(files.copy, here, goal, there, overwrite=True))
+        copy = partial(files.copy, here, goal, there, overwrite=True)
+        await run.site.move(target, copy, run.workflow.timeouts.staging)
 
 
 async def settle(run: Run) -> None:

@@ -9,8 +9,9 @@ import anyio
 import attrs
 from orbit_psij.children.errors import UnknownChild
 
-from orbit_core.errors import NameInUse
+from orbit_core.errors import NameInUse, OrbitError
 
+from .failures import ClusterLost
 from .reach import AWAY
 from .records import PilotRecord
 from .report import Span
@@ -59,7 +60,11 @@ async def submit_pilot(run: Run) -> None:
 
 
 async def _submit_or_find(run: Run, jobs: Any, cluster: str) -> dict[str, Any]:
-    """Return the pilot that was submitted before, or submit it; safe to repeat."""
+    """Return the pilot that was submitted before, or submit it; safe to repeat.
+
+    Raises what psij refuses, also a name that stays in use.
+    """
+    give_up = time.monotonic() + run.site.patience
     while True:
         found = await _find(run, jobs, cluster)
         if found is not None and found["job_id"] is not None:
@@ -73,6 +78,8 @@ async def _submit_or_find(run: Run, jobs: Any, cluster: str) -> dict[str, Any]:
             )
             return made
         except NameInUse:  # a submission of before is still under way, or is cleared away
+            if time.monotonic() > give_up:
+                raise
             await anyio.sleep(CLEARING)
 
 
@@ -150,16 +157,30 @@ def _shown(run: Run, status: str, job_id: str) -> dict[str, Any]:
 
 
 async def _end_of(run: Run, pilot: PilotRecord) -> str | None:
-    """Return why a pilot that has not landed is over, None if it is not or nobody answers."""
-    jobs = await run.site.jobs(pilot.cluster)
+    """Return why a pilot is over, None if it is not or nobody answers."""
     try:
         with anyio.fail_after(ANSWER):
+            jobs = await run.site.jobs(pilot.cluster)
             status = await jobs.tunnel_status(pilot.endpoint)
-    except (*AWAY, TimeoutError):
+    except (*AWAY, ClusterLost, TimeoutError):
         return None
     if status["stage"] != "over":
         return None
     return str(status["reason"] or f"its job is {status['job_state']}")
+
+
+async def explained(run: Run, error: OrbitError) -> str:
+    """Return why a run failed: that its pilot ended, if it worked there and that did."""
+    pilot = run.record.pilot
+    if pilot is None or run.active != pilot.cluster:
+        return error.detail
+    reason = await _end_of(run, pilot)
+    if reason is None:
+        return error.detail
+    return (
+        f"pilot {pilot.endpoint} ended while the run needed it ({reason}): see its job "
+        f"{pilot.job_id} at {pilot.cluster}, or ask for a longer duration; {error.detail}"
+    )
 
 
 async def release_pilot(run: Run, cluster: str) -> None:
@@ -174,4 +195,4 @@ async def release_pilot(run: Run, cluster: str) -> None:
         if status["stage"] == "over":
             break
         await anyio.sleep(CLEARING)
-    await run.site.release(cluster, "psij")
+    await run.site.release(cluster, "psij", run.site.run_sid)

@@ -46,7 +46,7 @@ class Plan:
             "config_name": self.config_name,
         }
 
-    def record(self, sid: str) -> RunRecord:
+    def record(self, holder: str) -> RunRecord:
         """Return the record of a run that begins now."""
         began = time.time()
         run_id = f"run-{secrets.token_hex(4)}"
@@ -61,7 +61,7 @@ class Plan:
         )
         return RunRecord(
             run_id=run_id,
-            sid=sid,
+            holder=holder,
             workflow=config_to_dict(self.workflow),
             resource=config_to_dict(self.resource),
             workdir=self.workdir,

@@ -20,7 +20,7 @@ async def runner(run: Run, cluster: str | None = None) -> Runner:
 
 async def release_tasks(run: Run, cluster: str) -> None:
     """End the run's tasks at its immediate cluster."""
-    await run.site.release(cluster, "rhapsody")
+    await run.site.release(cluster, "rhapsody", run.site.run_sid)
 
 
 def task_of(

@@ -82,7 +82,7 @@ class Verdict:
 
 @attrs.frozen(kw_only=True)
 class RunRecord:
-    """Keep one run.
+    """Keep one run, which belongs to a ``holder``.
 
     ``workflow`` and ``resource`` are the configurations as they were when it began, ``workdir`` its
     work directory. ``immediate`` and ``allocate`` name the clusters that it uses, ``is_migrating``
@@ -92,7 +92,7 @@ class RunRecord:
     """
 
     run_id: str
-    sid: str
+    holder: str
     workflow: dict[str, Any]
     resource: dict[str, Any]
     workdir: str

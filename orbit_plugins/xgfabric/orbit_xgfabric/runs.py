@@ -13,14 +13,15 @@ import attrs
 from orbit_core import PluginContext
 from orbit_core.errors import OrbitError, StateUnavailable
 
-from .engine import carry_out, release
+from .engine import carry_out, release, release_files
 from .journal import Journal, Kept
 from .models import WorkflowState, dict_to_config
+from .pilots import explained
 from .plans import Plan
 from .reach import Fleet
 from .records import Verdict
 from .run import Run
-from .site import Site, session_name
+from .site import Site
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Live:
 
 
 class Runs:
-    """Keep the runs of one plugin instance, one at a time for each session."""
+    """Keep the runs of one plugin instance, one at a time for each holder."""
 
     def __init__(self, context: PluginContext) -> None:
         """Use the plugin's documents, and its host's link."""
@@ -60,67 +61,65 @@ class Runs:
         self.journal = Journal(context)
         self._context = context
         self._live: dict[str, Live] = {}
-        self._sids: set[str] = set()
+        self._holders: set[str] = set()
 
-    def live(self, sid: str) -> Live | None:
-        """Return a session's run that is not over."""
-        found = self._live.get(sid)
+    def live(self, holder: str) -> Live | None:
+        """Return a holder's run that is not over."""
+        found = self._live.get(holder)
         return None if found is None or found.over.is_set() else found
 
-    def busy_sids(self) -> set[str]:
-        """Return the sessions that have a run which is not over."""
-        return {sid for sid in self._live if self.live(sid) is not None}
-
-    async def start(self, sid: str, publish: Publish, plan: Plan) -> Live:
-        """Begin a run, and return it once it is on disk; the session has none that is not over.
+    async def start(self, holder: str, publish: Publish, plan: Plan) -> Live:
+        """Begin a run, and return it once it is on disk; the holder has none that is not over.
 
         Raises StateUnavailable.
         """
-        live = self._live[sid] = Live(self._run(Kept(plan.record(sid)), publish))
+        live = self._live[holder] = Live(self._run(Kept(plan.record(holder)), publish))
         try:
             with anyio.CancelScope(shield=True):  # what is on disk is carried out
                 await live.run.enter("initializing", 0.0, f"workflow {plan.workflow.name} begins")
         except StateUnavailable:
             live.over.set()
+            self.journal.discard(live.run.run_id)
             raise
         self._context.background(self._live_through, live)
         return live
 
-    def adopt(self, sid: str, publish: Publish) -> None:
-        """Take a session's runs up where a restart left them."""
-        self._sids.add(sid)
-        for kept in self.journal.of(sid):
+    def adopt(self, holder: str, publish: Publish) -> None:
+        """Take the runs of a session up where a restart left them."""
+        self._holders.add(holder)
+        for kept in self.journal.of(holder):
             self._resume(kept, publish)
 
     def clear_orphans(self) -> None:
         """Clear up after runs whose sessions did not outlive a restart."""
         for kept in self.journal.all():
-            if kept.record.sid not in self._sids:
+            if kept.record.holder not in self._holders:
                 kept.record = attrs.evolve(kept.record, verdict=kept.record.verdict or STOPPED)
                 self._resume(kept, _tell_nobody)
 
-    async def close(self, sid: str) -> None:
-        """Stop what runs for a session that ends, and forget it."""
-        self._sids.discard(sid)
-        live = self.live(sid)
+    async def close(self, holder: str) -> None:
+        """Stop what runs for a session that ends, and forget it, with its files at clusters."""
+        self._holders.discard(holder)
+        live = self.live(holder)
         if live is not None:
             await live.stop()
-        await self.journal.forget(kept for kept in self.journal.of(sid) if kept.record.is_clear)
+        for kept in self.journal.of(holder):
+            self._context.background(self._tidy, self._run(kept, _tell_nobody))
 
     def _resume(self, kept: Kept, publish: Publish) -> None:
-        live = Live(self._run(kept, publish))
+        run = self._run(kept, publish)
         if kept.record.ended is None:
-            self._live[kept.record.sid] = live
+            live = self._live[kept.record.holder] = Live(run)
             self._context.background(self._live_through, live)
-        elif not kept.record.is_clear:
-            self._context.background(self._tidy, live.run)
+        else:
+            self._context.background(self._tidy, run)
 
     def _run(self, kept: Kept, publish: Publish) -> Run:
-        record, instance = kept.record, self._context.instance
+        record = kept.record
         site = Site(
             self._context.hub,
-            session_name(instance, record.run_id),
-            session_name(instance, record.sid),
+            f"xgfabric.{record.run_id}",
+            f"xgfabric.{record.holder}",
             dict_to_config(record.workflow).timeouts.away,
         )
         return Run(record, dict(kept.simulations), self.journal, self.fleet, site, publish)
@@ -146,7 +145,7 @@ class Runs:
             with live.scope:
                 return await carry_out(run)
         except OrbitError as error:
-            return Verdict("failed", f"failed in {run.state.phase}", error.detail)
+            return Verdict("failed", f"failed in {run.state.phase}", await explained(run, error))
         except Exception:  # a bug must not leave for ever what the run has at clusters
             logger.exception("run %s failed", run.run_id)
             reason = "the plugin failed: the log of its endpoint has the traceback"
@@ -158,13 +157,15 @@ class Runs:
         await _written(release(run))
 
     async def _tidy(self, run: Run) -> None:
-        """Clear up after a run that is over, and forget the oldest, or those of no session."""
+        """Clear up after a run that is over; forget the oldest, or one that nobody holds."""
         if not run.record.is_clear:
             await self._release(run)
-        if run.record.sid in self._sids:
-            await _written(self.journal.forget_oldest(run.record.sid))
+        if run.record.holder in self._holders:
+            await _written(self.journal.forget_oldest(run.record.holder))
         else:
-            await _written(self.journal.forget(self.journal.of(run.record.sid)))
+            run.site.patience = RELEASE_PATIENCE
+            await _written(release_files(run))
+            await _written(self.journal.forget([Kept(run.record, run.simulations)]))
 
 
 async def _written(act: Awaitable[None]) -> None:

@@ -1,6 +1,7 @@
 """Do one user's work with workflows."""
 
 import os
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,14 @@ WORKDIR = "XGFABRIC_WORKDIR"
 """The environment variable that names the work directory of sessions that name none."""
 
 
+@attrs.frozen
+class Home:
+    """Keep what a session has across restarts: its name as the holder of runs, its directory."""
+
+    holder: str
+    workdir: str
+
+
 class XGFabricSession(PluginSession):
     """Hold one user's configurations and runs; when it is closed, a run that goes on is stopped.
 
@@ -59,8 +68,8 @@ class XGFabricSession(PluginSession):
         self.endpoint_name = endpoint_name or context.endpoint
         self._runs = runs
         self._context = context
-        self._workdirs = context.documents.part("workdirs")
-        self._given = workdir
+        self._homes = context.documents.part("homes")
+        self._home = Home("", workdir or "")
         self._folder = ConfigFolder(Path())
         self._series: Series | None = None
         self._is_starting = False
@@ -70,11 +79,17 @@ class XGFabricSession(PluginSession):
 
         Raises InvalidWorkdir.
         """
-        kept = await self._workdirs.get(self.sid) if restored else None
-        text = kept or self._given or os.environ.get(WORKDIR) or "."
-        self._folder = ConfigFolder(await anyio.to_thread.run_sync(_directory, text))
-        self._runs.adopt(self.sid, self._publish)
-        series = await Series.restored(self.sid, self._runs, self._publish, self._context)
+        kept = await self._homes.get(self.sid) if restored else None
+        if kept is None:
+            text = self._home.workdir or os.environ.get(WORKDIR) or "."
+            found = await anyio.to_thread.run_sync(_directory, text)
+            self._home = Home(secrets.token_hex(8), str(found))
+            await self._homes.put(self.sid, attrs.asdict(self._home))
+        else:
+            self._home = Home(**kept)
+        self._folder = ConfigFolder(Path(self._home.workdir))
+        self._runs.adopt(self._home.holder, self._publish)
+        series = await Series.restored(self._home.holder, self._runs, self._publish, self._context)
         if series is not None:
             self._go_on(series)
 
@@ -82,14 +97,14 @@ class XGFabricSession(PluginSession):
         """Stop what runs, and forget it."""
         if self._series is not None:
             await self._series.stop()
-        await self._runs.close(self.sid)
-        await self._workdirs.delete(self.sid)
+        await self._runs.close(self._home.holder)
+        await self._homes.delete(self.sid)
         return await super().close()
 
     @property
     def is_busy(self) -> bool:
         """Tell whether a run, or a series of them, goes on."""
-        return self._goes_on() or self._runs.live(self.sid) is not None
+        return self._goes_on() or self._runs.live(self._home.holder) is not None
 
     @property
     def workdir(self) -> Path:
@@ -99,7 +114,8 @@ class XGFabricSession(PluginSession):
     async def set_workdir(self, path: str) -> Path:
         """Work in another directory from now on. Raises InvalidWorkdir, StateUnavailable."""
         found = await anyio.to_thread.run_sync(_directory, path)
-        await self._workdirs.put(self.sid, str(found))
+        self._home = attrs.evolve(self._home, workdir=str(found))
+        await self._homes.put(self.sid, attrs.asdict(self._home))
         self._folder = ConfigFolder(found)
         return found
 
@@ -125,7 +141,7 @@ class XGFabricSession(PluginSession):
 
     def status(self) -> WorkflowState:
         """Return how the last run is, or that there was none, with the clusters that there are."""
-        kept = self._runs.journal.latest(self.sid)
+        kept = self._runs.journal.latest(self._home.holder)
         if kept is not None:
             return self._shown(kept.record.state)
         found = list(clusters(self._runs.fleet, ResourceConfig()))
@@ -150,10 +166,10 @@ class XGFabricSession(PluginSession):
         try:
             plan = await anyio.to_thread.run_sync(self._plan, workflow, resource)
             if plan.workflow.continuous is None:
-                await self._runs.start(self.sid, self._publish, plan)
+                await self._runs.start(self._home.holder, self._publish, plan)
                 return plan
             record = SeriesRecord(plan.document())
-            series = Series(self.sid, record, self._runs, self._publish, self._context)
+            series = Series(self._home.holder, record, self._runs, self._publish, self._context)
             with anyio.CancelScope(shield=True):  # what is on disk is carried out
                 await series.begin()
             self._go_on(series)
@@ -167,13 +183,13 @@ class XGFabricSession(PluginSession):
             raise WorkflowIdle(f"session {self.sid} runs no workflow: there is nothing to stop")
         if self._series is not None:
             await self._series.stop()
-        live = self._runs.live(self.sid)
+        live = self._runs.live(self._home.holder)
         if live is not None:
             await live.stop()
 
     def list_runs(self) -> list[WorkflowState]:
         """Return how the session's runs are, oldest first."""
-        return [kept.record.state for kept in self._runs.journal.of(self.sid)]
+        return [kept.record.state for kept in self._runs.journal.of(self._home.holder)]
 
     def report(self, run_id: str | None = None) -> Report:
         """Return where the time of a run went, the last one unless named. Raises UnknownRun."""
@@ -191,8 +207,8 @@ class XGFabricSession(PluginSession):
 
     def _kept(self, run_id: str | None) -> Kept:
         journal = self._runs.journal
-        found = journal.latest(self.sid) if run_id is None else journal.get(run_id)
-        if found is None or found.record.sid != self.sid:
+        found = journal.latest(self._home.holder) if run_id is None else journal.get(run_id)
+        if found is None or found.record.holder != self._home.holder:
             which = "no run yet" if run_id is None else f"had no run {run_id}, or it is forgotten"
             raise UnknownRun(f"session {self.sid} has {which}")
         return found

@@ -1,30 +1,19 @@
 """Use one cluster for one run: its files, its tasks and its jobs."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+import anyio
 import attrs
 
 from orbit_core.errors import SessionExpired, UnknownSession
 
+from .failures import StepFailed
 from .reach import patiently
 from .records import FOLDERS, Workspace
 
-SID_LIMIT = 64
-"""Characters that the name of a session may have."""
-
-
 T = TypeVar("T")
-
-
-def session_name(instance: str, name: str) -> str:
-    """Return what this plugin's session for ``name`` is called at other plugins."""
-    found = f"{instance}.{name}"
-    if len(found) <= SID_LIMIT:
-        return found
-    return f"xgfabric.{hashlib.sha256(found.encode()).hexdigest()[:48]}"
 
 
 @attrs.define(eq=False)
@@ -42,8 +31,20 @@ class Site:
     _clients: dict[tuple[str, str], Any] = attrs.field(factory=dict)
 
     async def files(self, cluster: str) -> Any:
-        """Return a client of ``staging`` at a cluster."""
-        return await self._client(cluster, "staging", self.files_sid)
+        """Return a client of ``staging`` at a cluster, as patient as this is."""
+        found = await self._client(cluster, "staging", self.files_sid)
+        found.patience = self.patience
+        return found
+
+    async def move(self, cluster: str, act: Callable[[], Awaitable[Any]], limit: float) -> None:
+        """Move one file to a cluster, within ``limit`` seconds. Raises StepFailed."""
+        try:
+            with anyio.fail_after(limit):
+                await self.ask(cluster, act)
+        except TimeoutError:
+            raise StepFailed(
+                f"a file has not arrived at {cluster} within {limit:g} s: see timeouts.staging"
+            ) from None
 
     async def tasks(self, endpoint: str, backends: Sequence[str] | None = None) -> Any:
         """Return a client of ``rhapsody`` at an endpoint: a cluster, or its pilot."""
@@ -84,11 +85,10 @@ class Site:
             made = str(found["path"]).removesuffix(f"/{name}")
         return Workspace(programs=str(home["path"]), run=made)
 
-    async def release(self, endpoint: str, plugin: str) -> None:
-        """End the run's session at a plugin, with what it still runs."""
-        client = await self._client(endpoint, plugin, self.run_sid)
+    async def release(self, endpoint: str, plugin: str, sid: str) -> None:
+        """End one of the two sessions at a plugin, with what it still holds."""
+        client = await self._client(endpoint, plugin, sid)
         try:
-            end = partial(client.post, f"unregister_session/{self.run_sid}")
-            await self.ask(endpoint, end)
+            await self.ask(endpoint, partial(client.post, f"unregister_session/{sid}"))
         except (UnknownSession, SessionExpired):  # it is over already
             return

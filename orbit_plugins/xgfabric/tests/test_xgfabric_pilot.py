@@ -180,3 +180,20 @@ async def test_what_is_left_at_a_cluster_that_was_away_goes_when_it_is_back(
     assert (await user.get_status())["error"] == "cancelled by user"
     await lab.start("big", targets["psij"], targets["staging"])
     await lab.until(lambda: pilots(lab) == [])
+
+
+async def test_a_pilot_that_dies_at_work_fails_the_run_which_says_so(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    wait = lab.shell(f"echo train >> {lab.log}; sleep 600")
+    times = {"pilot": 60, "away": 1}
+    changed = {"training_tasks": {"pcr": wait}, "timeouts": times, "num_simulations": 1}
+    await user.start_workflow(lab.workflow(**changed), RESOURCE)
+    await lab.until(lambda: "train" in lab.lines())
+    for pid in pilots(lab):
+        psutil.Process(pid).kill()
+    state = await lab.finish(user)
+    assert (state["status"], state["message"]) == ("failed", "failed in training")
+    assert state["error"].startswith("pilot big.xgf-")
+    assert "ended while the run needed it (" in state["error"]
+    assert "ask for a longer duration" in state["error"]

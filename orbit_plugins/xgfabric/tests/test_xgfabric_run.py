@@ -243,3 +243,35 @@ async def test_a_replayed_file_is_what_the_simulations_are_chosen_from(
         "sim_0_ws_8_wd_180.csv",
         "sim_1_ws_4_wd_90.csv",
     ]
+
+
+@pytest.mark.parametrize(
+    ("gone", "phase"), [("small", "staging"), ("big", "pilot_submit")], ids=["staging", "pilot"]
+)
+async def test_a_cluster_that_goes_away_early_fails_the_run_in_that_phase(
+    lab: Lab,
+    user: XGFabricClient,
+    targets: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    gone: str,
+    phase: str,
+) -> None:
+    sensor = lab.directory / "senspot-get"
+    wait = f"while [ -e '{lab.gate}' ]; do sleep 0.05; done"
+    line = "echo '9:9:9 time: 1700000000.0000000000 192.0.2.1 seq_no: 1'"
+    sensor.write_text(f"#!/bin/sh\n{wait}\n{line}\n")
+    sensor.chmod(0o755)
+    monkeypatch.setenv("SENSPOT_PATH", str(sensor))
+    lab.gate.touch()
+    clusters = {}
+    if gone == "big":
+        await lab.start("big", targets["psij"], targets["staging"])
+        clusters = {"big": {"cluster_type": "allocate", "executor": "local"}}
+    changed = {"mock_sensor_data": False, "timeouts": {"away": 0.5}}
+    await user.start_workflow(lab.workflow(**changed), {"cluster_configs": clusters})
+    await lab.until_phase(user, "data_acquisition")
+    await lab.end(gone)
+    lab.gate.unlink()
+    state = await lab.finish(user)
+    assert state["message"] == f"failed in {phase}"
+    assert state["error"].startswith(f"cluster {gone} has been away for 0.5 s: ")
