@@ -74,6 +74,11 @@ class Daemons:
                 daemon.kill()
                 daemon.wait()
 
+    def send(self, name: str, signal: int) -> None:
+        """Send a signal to a daemon, if it is one of these."""
+        if name in self._running:
+            self._running[name].send_signal(signal)
+
     def kill(self, name: str) -> None:
         """End a daemon at once, if it is one of these, without letting it know."""
         daemon = self._running.pop(name, None)

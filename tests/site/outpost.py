@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -118,6 +119,18 @@ class Outpost:
         """End the bridge or the login endpoint as abruptly as the kernel can."""
         for owner in (self._outside, self._login):
             owner.kill(name)
+
+    def freeze(self, name: str) -> None:
+        """Have an endpoint answer nobody."""
+        self._send(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Have it go on."""
+        self._send(name, signal.SIGCONT)
+
+    def _send(self, name: str, number: int) -> None:
+        for owner in (self._outside, self._login):
+            owner.send(name, number)
 
     def stop(self) -> None:
         """End both."""
