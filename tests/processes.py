@@ -56,9 +56,10 @@ class Site:
         """Start the bridge and wait until it is ready."""
         await self._start("bridge", "--role", "bridge", "--port", str(self.port), "--plugins", "")
 
-    async def start_endpoint(self, name: str, plugins: str) -> None:
+    async def start_endpoint(self, name: str, plugins: str, **environment: str) -> None:
         """Start an endpoint, for the first time or again, and wait until it is linked."""
-        await self._start(name, "--role", "endpoint", "--name", name, "--plugins", plugins)
+        options = ("--role", "endpoint", "--name", name, "--plugins", plugins)
+        await self._start(name, *options, **environment)
 
     async def kill(self, name: str) -> None:
         """End a process as abruptly as the kernel can."""
@@ -89,10 +90,10 @@ class Site:
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=None)
 
-    async def _start(self, name: str, *arguments: str) -> None:
+    async def _start(self, name: str, *arguments: str, **environment: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = await anyio.open_process(
-                [str(SERVE), *arguments], env=self._environment, stderr=log
+                [str(SERVE), *arguments], env={**self._environment, **environment}, stderr=log
             )
         self._running[name] = process
         assert process.stdout is not None
