@@ -1,6 +1,5 @@
 """Get a pilot: a child endpoint in a batch job, at which the run goes on once it has landed."""
 
-import logging
 import time
 from functools import partial
 from typing import Any
@@ -16,8 +15,6 @@ from .reach import AWAY
 from .records import PilotRecord
 from .report import Span
 from .run import Run
-
-logger = logging.getLogger(__name__)
 
 PLUGINS = "rhapsody"
 """What a pilot serves: its files are those of its cluster."""
