@@ -189,6 +189,8 @@ async def test_the_page_on_files_moves_files(tmp_path: Path) -> None:
     commands = re.findall(r"^    (orbit .*)$", page, re.MULTILINE)
     (shown,) = PYTHON.findall(page)
     (tmp_path / "input.dat").write_text("1 2 3\n")
+    (tmp_path / "case").mkdir()
+    (tmp_path / "case" / "mesh").write_text("4 5\n")
     nodes = {"node7": PLUGINS, "node8": PLUGINS}
     async with open_deployment(tmp_path / "state", plugins=nodes) as deployment:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -197,6 +199,7 @@ async def test_the_page_on_files_moves_files(tmp_path: Path) -> None:
             for command in [["bash", "-ec", "\n".join(commands)], [sys.executable, "-c", shown]]:
                 done = await anyio.run_process(command, env=env, cwd=tmp_path, stderr=None)
     assert (tmp_path / "copy.dat").read_text() == "1 2 3\n"
+    assert (tmp_path / "results" / "mesh").read_text() == "4 5\n"
     total = hashlib.sha256(b"1 2 3\n").hexdigest()
     assert done.stdout.decode().endswith(f"6 of 6 bytes\n{total}\n")
 

@@ -1,12 +1,15 @@
 import os
 import random
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import anyio
 import psutil
 import pytest
 
 from tests.processes import open_site
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +25,9 @@ async def site(tmp_path):
         yield found
 
 
-async def open_staging(bridge):
-    return await bridge.get_endpoint_client("node").get_plugin("staging", sid="lab")
+async def open_staging(bridge, endpoint="node"):
+    session = {"sid": "lab", "lifetime": "persistent"}
+    return await bridge.get_endpoint_client(endpoint).get_plugin("staging", **session)
 
 
 def write_random(path, size):
@@ -73,4 +77,71 @@ async def test_a_gibibyte_goes_there_and_back_in_little_memory(site, tmp_path):
         grown["client"] = own.memory_info().rss - client
     assert stored["sha256"] == found["sha256"]
     assert back.stat().st_size == 1024 * MIB
+    assert {name: size for name, size in grown.items() if size > GROWTH} == {}
+
+
+@pytest.mark.parametrize("killed", ["node", "other"])
+async def test_a_copy_goes_on_after_either_endpoint_was_killed(site, tmp_path, killed):
+    source, news, is_half = tmp_path / "source", [], anyio.Event()
+    await anyio.to_thread.run_sync(write_random, source, 128 * MIB)
+    await site.start_endpoint("other", "staging")
+    cut = random.randrange(MIB, 64 * MIB)
+
+    def see(done, total):
+        news.append(done)
+        if done >= cut:
+            is_half.set()
+
+    async with site.client() as bridge:
+        staging, other = await open_staging(bridge), await open_staging(bridge, "other")
+        await staging.put(source, "x")
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as group:
+                group.start_soon(staging.copy, "x", other, "y", False, see)
+                await is_half.wait()
+                before = len(news)
+                await site.kill(killed)
+                await site.start_endpoint(killed, "staging")
+            path = (await other.stat("y"))["path"]
+    assert min(news[before:]) >= cut
+    assert Path(path).read_bytes() == source.read_bytes()
+
+
+async def kill_halfway(site, command, folder, pattern, size):
+    """Run a command, and kill it as soon as a file in ``folder`` has so many bytes."""
+    environment = {**os.environ, "ORBIT_URL": site.url, "ORBIT_TOKEN": site.token}
+    orbit = str(Path(sys.executable).with_name("orbit"))
+    process = await anyio.open_process([orbit, *command], env=environment)
+    await until(lambda: any(path.stat().st_size >= size for path in folder.glob(pattern)), 60)
+    process.kill()
+    await process.aclose()
+
+
+async def test_a_transfer_goes_on_after_its_client_was_killed(site, tmp_path):
+    source, back, up, down = tmp_path / "source", tmp_path / "back", [], []
+    await anyio.to_thread.run_sync(write_random, source, 128 * MIB)
+    cut = random.randrange(MIB, 48 * MIB)
+    command = ["cp", "--session", "lab"]
+    await kill_halfway(site, [*command, source, "node:x"], tmp_path, "**/uploads/*", cut)
+    async with site.client() as bridge:
+        staging = await open_staging(bridge)
+        await staging.put(source, "x", progress=lambda done, total: up.append(done))
+        await kill_halfway(site, [*command, "node:x", back], tmp_path, ".*.orbit-part", cut)
+        await staging.get("x", back, progress=lambda done, total: down.append(done))
+    assert up[0] >= cut
+    assert down[0] >= cut
+    assert back.read_bytes() == source.read_bytes()
+
+
+async def test_a_copy_takes_little_memory(site, tmp_path):
+    source = tmp_path / "source"
+    await anyio.to_thread.run_sync(write_random, source, 256 * MIB)
+    await site.start_endpoint("other", "staging")
+    async with site.client() as bridge:
+        staging, other = await open_staging(bridge), await open_staging(bridge, "other")
+        await staging.put(source, "x")
+        before = {name: site.memory(name) for name in ("bridge", "node", "other")}
+        copied = await staging.copy("x", other)
+        grown = {name: site.peak_memory(name) - before[name] for name in before}
+    assert copied["size"] == 256 * MIB
     assert {name: size for name, size in grown.items() if size > GROWTH} == {}

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from orbit_core.models import own_sid
 @click.command("cp")
 @click.argument("source")
 @click.argument("target")
+@click.option("--recursive", "-r", is_flag=True, help="A directory with all files in it.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--session", "sid", metavar="SID", help="Work in this session instead of your own.")
 @json_option
@@ -22,13 +24,14 @@ def cp(
     source: str,
     target: str,
     overwrite: bool,
+    recursive: bool,
     sid: str | None,
     as_json: bool,
 ) -> None:
     """Copy the file SOURCE to TARGET; either, or both, is ENDPOINT:PATH.
 
     PATH is relative to your session's directory there. A copy that was cut goes on where it was
-    when the command is given again.
+    when the command is given again. Of a directory, links and special files are left out.
     """
     (here, path), (there, goal) = _split(source), _split(target)
     if here is None and there is None:
@@ -40,13 +43,24 @@ def cp(
             for name in {here, there} - {None}
         }
         if here is None:
-            found = plugins[there].put(path, goal, overwrite, bar)
+            client = plugins[there]
+            move = client.put_folder if recursive else client.put
         elif there is None:
-            found = plugins[here].get(path, goal, overwrite, bar)
+            client = plugins[here]
+            move = client.get_folder if recursive else client.get
         else:
-            found = plugins[here].copy(path, plugins[there], goal, overwrite, bar)
+            client = plugins[here]
+            move = partial(client.copy_folder if recursive else client.copy, to=plugins[there])
+        found = move(src=path, tgt=goal, overwrite=overwrite, progress=bar)
     where = found["path"] if there is None else f"{there}:{found['path']}"
-    show(found, as_json, lambda value: f"{where}  {value['size']} bytes")
+    show(found, as_json, lambda value: f"{where}  {_amount(value)}")
+    for name in found.get("skipped", ()):
+        click.echo(f"left out {printable(name)}: a link, or no plain file", err=True)
+
+
+def _amount(found: dict[str, Any]) -> str:
+    count = f"{found['files']} files, " if "files" in found else ""
+    return f"{count}{found['size']} bytes"
 
 
 def _split(text: str) -> tuple[str | None, str]:

@@ -15,9 +15,10 @@ from orbit_core.plugin_client import document_error, error_of
 from .disk import Disk
 from .errors import ChecksumMismatch, FileChanged, TicketRefused, WrongKind
 from .local import LocalFile, LocalPart, check_absent, local_target
-from .paths import split
+from .paths import Parts, split
 from .patience import PASSING, PATIENCE, Patience
-from .transfers import SLOW, Channel, Progress, Receiving, Sending
+from .transfers import SLOW, Channel, Progress, Receiving, send
+from .trees import Here, There, TreeMove
 
 
 @attrs.frozen
@@ -63,12 +64,32 @@ class StagingClient(PluginClient):
         A ``tgt`` that is empty or ends with a slash is the directory for it.
         """
         channel = self._channel()
-        path = f"{tgt}{Path(src).name}" if tgt == "" or tgt.endswith("/") else tgt
         file = await channel.disk.run(LocalFile.open, Path(src))
-        try:
-            return await Sending(channel, file, path, overwrite, progress or _silent).run()
-        finally:
-            await channel.disk.close(file.descriptor)
+        path = _target(tgt, Path(src).name)
+        return await send(channel, file, path, overwrite, progress or _silent)
+
+    async def put_folder(
+        self,
+        src: str | Path,
+        tgt: str = "",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Send a directory of this host, and return its ``path`` there.
+
+        Along with it are the number of ``files``, their ``size``, and ``skipped``: what is there of
+        links and special files, which never go along. A ``tgt`` that is empty or ends with a slash
+        is the directory for it. Given again, it goes on where it was: what is there already, with
+        the same SHA-256, is not sent again.
+        """
+        channel = self._channel()
+        here = await Here.at(src, channel.disk)
+        there = There(self, _target(tgt, here.root.path.name))
+
+        async def move(parts: Parts, see: Progress) -> None:
+            await send(channel, await here.open(parts), there.path(parts), overwrite, see)
+
+        return await TreeMove(here, there, move, overwrite, progress or _silent).run()
 
     async def health(self) -> dict[str, Any]:
         """Return how the plugin is."""
@@ -85,18 +106,47 @@ class StagingClient(PluginClient):
 
         A ``tgt`` that is a directory gets it under its own name.
         """
+        # The name that was asked for: an endpoint must not choose what is written here.
+        target = await self._channel().disk.run(local_target, tgt, _name(src))
+        return await self._receive(src, target, overwrite, progress or _silent)
+
+    async def get_folder(
+        self,
+        src: str,
+        tgt: str | Path = ".",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Receive a directory, and return what `put_folder` does, with its ``path`` here.
+
+        A ``tgt`` that is a directory gets it under its own name.
+        """
+        disk = self._channel().disk
+        here = await Here.at(await disk.run(local_target, tgt, _name(src)), disk)
+        there = There(self, src)
+
+        async def move(parts: Parts, see: Progress) -> None:
+            await here.make(parts[:-1])
+            await self._receive(there.path(parts), here.path(parts), overwrite, see)
+
+        return await TreeMove(there, here, move, overwrite, progress or _silent).run()
+
+    async def _receive(
+        self, src: str, target: Path, overwrite: bool, progress: Progress
+    ) -> dict[str, Any]:
+        """Receive a file as ``target``."""
         channel = self._channel()
         status = await self.stat(src)
         if status["type"] != "file":
-            raise WrongKind(f"{status['path']} is no plain file")
-        # The name that was asked for: an endpoint must not choose what is written here.
-        target = await channel.disk.run(local_target, tgt, split(src)[-1])
+            raise WrongKind(
+                f"{status['path']} is no plain file: a directory comes with get_folder or cp -r"
+            )
         if not overwrite:
             await channel.disk.run(check_absent, target)
         identity = f"{channel.url} {status['path']} {status['etag']}"
         part = await channel.disk.run(LocalPart.open, target, identity)
         try:
-            receiving = Receiving(channel, part, src, status, progress or _silent)
+            receiving = Receiving(channel, part, src, status, progress)
             sha256 = await receiving.run(overwrite=overwrite)
         except (FileChanged, ChecksumMismatch):
             await channel.disk.run(part.discard)
@@ -118,7 +168,7 @@ class StagingClient(PluginClient):
         The other endpoint fetches it, with a ticket for this one file that is asked for here.
         """
         place: SessionPlace = to.place
-        path = f"{tgt}{Path(src).name}" if tgt == "" or tgt.endswith("/") else tgt
+        path = _target(tgt, Path(src).name)
         watch = _Watch(Patience(self.patience), progress or _silent)
         while True:
             try:
@@ -128,6 +178,30 @@ class StagingClient(PluginClient):
                 return await self._follow(place, {**source, **grant, **target}, watch)
             except (*PASSING, TicketRefused) as error:
                 await watch.patience.bear(error)
+
+    async def copy_folder(
+        self,
+        src: str,
+        to: Any,
+        tgt: str = "",
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Copy a directory as `copy` does a file, and return what `put_folder` does."""
+        other = self._at(to.place)
+        here, there = There(self, src), There(other, _target(tgt, _name(src)))
+
+        async def move(parts: Parts, see: Progress) -> None:
+            await self.copy(here.path(parts), other, there.path(parts), overwrite, see)
+
+        return await TreeMove(here, there, move, overwrite, progress or _silent).run()
+
+    def _at(self, place: SessionPlace) -> "StagingClient":
+        """Return a client of the same caller in another session."""
+        url = f"/{place.endpoint}/{place.plugin}"
+        found = StagingClient(self._http, url, None, place.endpoint, place.plugin)
+        found._sid = place.sid
+        return found
 
     async def _follow(
         self, place: SessionPlace, wanted: dict[str, Any], watch: "_Watch"
@@ -203,6 +277,17 @@ class _Watch:
     def see(self, done: int, total: int) -> None:
         self.patience.see(done)
         self.progress(done, total)
+
+
+def _name(src: str) -> str:
+    """Return what a file or directory at an endpoint is called; a top has no name."""
+    parts = split(src)
+    return "" if parts in ((), ("~",)) else parts[-1]
+
+
+def _target(tgt: str, name: str) -> str:
+    """Return where at an endpoint something is to be that is called ``name`` at its source."""
+    return f"{tgt}{name}" if tgt == "" or tgt.endswith("/") else tgt
 
 
 def _silent(done: int, total: int) -> None:

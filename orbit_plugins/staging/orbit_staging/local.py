@@ -32,7 +32,7 @@ class LocalFile:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
-            raise WrongKind(f"{path} is no plain file")
+            raise WrongKind(f"{path} is no plain file: a directory goes with put_folder or cp -r")
         return cls(path, descriptor, status)
 
     @property

@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 import httpx
@@ -18,6 +20,8 @@ from orbit_core.errors import (
 )
 
 from .errors import UploadBusy
+
+T = TypeVar("T")
 
 PASSING = (
     httpx.TransportError,
@@ -60,3 +64,13 @@ class Patience:
             raise error if isinstance(error, OrbitError) else ConnectionLost(reason_of(error))
         self._wait = min(2 * self._wait, LONGEST_WAIT)
         await anyio.sleep(wait * random.uniform(0.5, 1.0))
+
+
+async def patiently(seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``call`` does, which is called again where the way there fails."""
+    patience = Patience(seconds)
+    while True:
+        try:
+            return await call()
+        except PASSING as error:
+            await patience.bear(error)

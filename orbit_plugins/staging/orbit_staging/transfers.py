@@ -95,6 +95,16 @@ class Sending:
             self.progress(self.file.offset, self.file.size)
 
 
+async def send(
+    channel: Channel, file: LocalFile, path: str, overwrite: bool, progress: Progress
+) -> dict[str, Any]:
+    """Send an open file, close it, and return where it is. Raises OrbitError."""
+    try:
+        return await Sending(channel, file, path, overwrite, progress).run()
+    finally:
+        await channel.disk.close(file.descriptor)
+
+
 @attrs.define(eq=False)
 class Receiving:
     """Receive one file of the given ``status``."""

@@ -61,6 +61,21 @@ async def test_a_copy_that_is_refused_says_why(run: Shell, tmp_path: Path) -> No
     assert "neither is ENDPOINT:PATH" in usage.output
 
 
+async def test_directories_are_copied_from_the_shell(run: Shell, tmp_path: Path) -> None:
+    tree, back = tmp_path / "tree", tmp_path / "back"
+    (tree / "d").mkdir(parents=True)
+    (tree / "d" / "x").write_bytes(b"12345")
+    (tree / "li\x1bnk").symlink_to("/etc")
+    sent = await run("cp", "-r", str(tree), "a:in/")
+    assert sent.stdout.endswith("/files/in/tree  1 files, 5 bytes\n")
+    assert sent.stderr == "left out li\\x1bnk: a link, or no plain file\n"
+    await run("cp", "--recursive", "a:in/tree", "b:")
+    assert (await run("cp", "-r", "b:tree", str(back))).stdout == f"{back}  1 files, 5 bytes\n"
+    assert (back / "d" / "x").read_bytes() == b"12345"
+    refused = await run("cp", str(tree), "a:", code=1)
+    assert "cp -r" in str(refused.exception)
+
+
 async def test_files_are_looked_after_from_the_shell(run: Shell, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"12345")
     made = (await run("staging", "mkdir", "a", "d/e")).stdout.strip()
