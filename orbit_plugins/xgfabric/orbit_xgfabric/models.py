@@ -12,6 +12,7 @@ import attrs
 from orbit_core.ways.models import Tunnel
 
 from . import rules
+from .rules import MANY, YEAR
 from .values import Name, read, whole, written
 
 T = TypeVar("T")
@@ -26,9 +27,6 @@ Level = Literal["debug", "info", "warning", "error"]
 
 LOG_LENGTH = 50
 """Entries that a state's log has at most."""
-
-_YEAR = 366 * 24 * 3600.0
-_MANY = 100_000
 
 
 def _made(given: T | Mapping[str, Any], kind: type[T]) -> T:
@@ -50,8 +48,8 @@ class ClusterConfig:
 
     queue: str | None = None
     account: str | None = None
-    duration: float = attrs.field(default=3600.0, validator=rules.within(1, _YEAR))
-    nodes: int = attrs.field(default=1, validator=rules.within(1, _MANY))
+    duration: float = attrs.field(default=3600.0, validator=rules.within(1, YEAR))
+    nodes: int = attrs.field(default=1, validator=rules.within(1, MANY))
     executor: str | None = None
     workflow_path: str | None = None
     custom_attributes: dict[str, Any] = attrs.field(factory=dict)
@@ -126,8 +124,8 @@ class SensorSource:
     url: str = attrs.field(default=CUPS_WOOF, validator=rules.log_url)
     fields: FieldMap = attrs.field(factory=_cups_fields)
     speed_unit: SpeedUnit = "mph"
-    limit: int | None = attrs.field(default=None, validator=rules.within(1, _MANY))
-    max_age: float | None = attrs.field(default=None, validator=rules.within(0, 100 * _YEAR))
+    limit: int | None = attrs.field(default=None, validator=rules.within(1, MANY))
+    max_age: float | None = attrs.field(default=None, validator=rules.within(0, 100 * YEAR))
 
 
 @attrs.frozen
@@ -141,15 +139,15 @@ class Timeouts:
     once where the simulations ran.
     """
 
-    connect: float = attrs.field(default=60.0, validator=rules.within(0, _YEAR))
-    away: float = attrs.field(default=600.0, validator=rules.within(0, _YEAR))
-    read: float = attrs.field(default=30.0, validator=rules.within(0.1, _YEAR))
-    acquisition: float = attrs.field(default=300.0, validator=rules.within(0.1, _YEAR))
-    staging: float = attrs.field(default=3600.0, validator=rules.within(1, _YEAR))
-    simulation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, _YEAR))
-    pilot: float = attrs.field(default=0.0, validator=rules.within(0, _YEAR))
-    training: float = attrs.field(default=24 * 3600.0, validator=rules.within(1, _YEAR))
-    evaluation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, _YEAR))
+    connect: float = attrs.field(default=60.0, validator=rules.within(0, YEAR))
+    away: float = attrs.field(default=600.0, validator=rules.within(0, YEAR))
+    read: float = attrs.field(default=30.0, validator=rules.within(0.1, YEAR))
+    acquisition: float = attrs.field(default=300.0, validator=rules.within(0.1, YEAR))
+    staging: float = attrs.field(default=3600.0, validator=rules.within(1, YEAR))
+    simulation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, YEAR))
+    pilot: float = attrs.field(default=0.0, validator=rules.within(0, YEAR))
+    training: float = attrs.field(default=24 * 3600.0, validator=rules.within(1, YEAR))
+    evaluation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, YEAR))
 
 
 @attrs.frozen
@@ -165,7 +163,7 @@ class Continuous:
     """
 
     trigger: Literal["new-data", "change", "timer"] = "new-data"
-    interval: float = attrs.field(default=300.0, validator=rules.within(0.1, _YEAR))
+    interval: float = attrs.field(default=300.0, validator=rules.within(0.1, YEAR))
     speed_change: float = attrs.field(default=2.0, validator=rules.within(0, 100))
     direction_change: float = attrs.field(default=30.0, validator=rules.within(0, 180))
     overlap: Literal["skip", "queue", "replace"] = "skip"
@@ -191,9 +189,9 @@ class WorkflowConfig:
     description: str = ""
     local_workspace: str = "/tmp/xgfabric_workspace"
     cspot_woof_url: str = attrs.field(default=CUPS_WOOF, validator=rules.log_url)
-    cspot_limit: int = whole(10, validator=rules.within(1, _MANY))
-    num_simulations: int = whole(16, validator=rules.within(1, _MANY))
-    batch_size: int = whole(4, validator=rules.within(1, _MANY))
+    cspot_limit: int = whole(10, validator=rules.within(1, MANY))
+    num_simulations: int = whole(16, validator=rules.within(1, MANY))
+    batch_size: int = whole(4, validator=rules.within(1, MANY))
     train_models: list[Name] = attrs.field(
         factory=lambda: ["pcr", "pinn", "fno"], validator=rules.names
     )

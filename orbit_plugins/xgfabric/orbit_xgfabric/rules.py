@@ -11,6 +11,12 @@ from .values import name, shown
 
 Rule = Callable[[Any, Any, Any], None]
 
+YEAR = 366 * 24 * 3600.0
+"""The longest time that can be waited for, in seconds."""
+
+MANY = 100_000
+"""The most that can be asked for of anything that is counted."""
+
 _SCHEMES = ("", "woof", "http", "https")
 _SCHEME = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?(.*)")
 
