@@ -6,11 +6,12 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from anyio.abc import SocketAttribute
 
 from orbit_core import BridgeClient
 from orbit_core import client as client_module
 from orbit_core._events import KEEP_ALIVE_COMMENT
-from orbit_core._transport import RetryTransport
+from orbit_core._transport import EagerTransport, RetryTransport, trust
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig
@@ -277,6 +278,32 @@ async def test_a_write_without_a_key_is_sent_once(client):
     with pytest.raises(OrbitError) as told:
         await client.request("POST", "/node/probe/busy")
     assert told.value.status_code == 503
+
+
+async def test_an_answer_is_taken_as_far_as_it_has_come():
+    rest, is_sent = bytes(200_000), anyio.Event()
+
+    async def answer(connection):
+        async with connection:
+            await connection.receive()
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200001\r\n\r\n0")
+            await connection.send(rest)
+            is_sent.set()
+            await anyio.sleep_forever()
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        httpx.AsyncClient(transport=EagerTransport(trust(None))) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, answer)
+        port = listener.extra(SocketAttribute.local_port)
+        async with client.stream("GET", f"http://127.0.0.1:{port}/") as response:
+            await is_sent.wait()
+            parts = [part async for part in response.aiter_raw()]
+        group.cancel_scope.cancel()
+    assert sum(map(len, parts)) == 200_001
+    assert max(map(len, parts)) > 64 * 1024
 
 
 class Failing(httpx.AsyncBaseTransport):
