@@ -185,7 +185,9 @@ async def test_what_is_left_at_a_cluster_that_was_away_goes_when_it_is_back(
 async def test_a_pilot_that_dies_at_work_fails_the_run_which_says_so(
     lab: Lab, user: XGFabricClient
 ) -> None:
-    wait = lab.shell(f"echo train >> {lab.log}; sleep 600")
+    work = lab.directory / "work"  # for whose end the training waits, which outlives its pilot
+    work.touch()
+    wait = lab.shell(f"echo train >> {lab.log}; while [ -e {work} ]; do sleep 0.05; done")
     times = {"pilot": 60, "away": 1}
     changed = {"training_tasks": {"pcr": wait}, "timeouts": times, "num_simulations": 1}
     await user.start_workflow(lab.workflow(**changed), RESOURCE)
@@ -193,6 +195,7 @@ async def test_a_pilot_that_dies_at_work_fails_the_run_which_says_so(
     for pid in pilots(lab):
         psutil.Process(pid).kill()
     state = await lab.finish(user)
+    work.unlink()
     assert (state["status"], state["message"]) == ("failed", "failed in training")
     assert state["error"].startswith("pilot big.xgf-")
     assert "ended while the run needed it (" in state["error"]
