@@ -36,9 +36,14 @@ def on_endpoint(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("endpoint")(given)
 
 
-def show(value: Any, as_json: bool, render: Callable[[Any], str]) -> None:
-    """Print ``value`` as JSON, or as the text that ``render`` makes of it."""
-    click.echo(json.dumps(to_data(value), indent=2) if as_json else render(value))
+def show(
+    value: Any, as_json: bool, render: Callable[[Any], str], *, indent: int | None = 2
+) -> None:
+    """Print ``value`` as JSON, or as the text that ``render`` makes of it.
+
+    Commands that print one value after the other take the ``indent`` None: a line of JSON for each.
+    """
+    click.echo(json.dumps(to_data(value), indent=indent) if as_json else render(value))
 
 
 @contextmanager

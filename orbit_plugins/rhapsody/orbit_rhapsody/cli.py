@@ -171,7 +171,7 @@ def map_lines(
 ) -> None:
     """Call FUNCTION (module:name) on ENDPOINT for each line of standard input.
 
-    What it returns is printed in the order of the lines, one line each.
+    What it returns is printed in the order of the lines, one line each, with --json as JSON.
     """
     calls = [_arguments(line, as_data=options["json_lines"]) for line in sys.stdin]
     failed = 0
@@ -180,7 +180,7 @@ def map_lines(
         with click.progressbar(length=len(tasks), file=sys.stderr) as bar:
             for found in _in_steps(client, tasks):
                 failed += found["state"] != "DONE"
-                show(_shown(found), as_json, _line_of)
+                show(_shown(found), as_json, _line_of, indent=None)
                 bar.update(1)
     if failed:
         raise click.ClickException(f"{failed} of {len(tasks)} calls failed")

@@ -62,8 +62,8 @@ def test_map_calls_a_function_for_each_line(shell: Shell) -> None:
     assert (found.stdout, found.exit_code) == ("3\n5\n", 0)
     found = shell("map", "--json-lines", "node7", "builtins:pow", text="[2, 8]\n[3, 2]\n")
     assert found.stdout == "256\n9\n"
-    found = shell("map", "--json-lines", "--json", "node7", "builtins:str", text="7\n")
-    assert json.loads(found.stdout)["return_value"] == "7"
+    found = shell("map", "--json-lines", "--json", "node7", "builtins:str", text="7\n8\n")
+    assert [json.loads(line)["return_value"] for line in found.stdout.splitlines()] == ["7", "8"]
 
 
 def test_map_says_what_failed(shell: Shell) -> None:
