@@ -55,8 +55,8 @@ class AnyBackend(Protocol):
         """Hand tasks over; ``on_end(task, future)`` is called once each is over."""
         ...
 
-    async def cancel(self, task: Any, *, is_running: bool) -> None:
-        """Have a task given up."""
+    async def cancel(self, task: Any, thread: int | None) -> None:
+        """Have a task given up; ``thread`` is the one that its function holds, if it holds one."""
         ...
 
     def forget(self, task: Any) -> None:
@@ -99,11 +99,11 @@ class Backend:
         for task, future in zip(tasks, await self._session.submit_tasks(tasks), strict=True):
             future.add_done_callback(partial(on_end, task))
 
-    async def cancel(self, task: Any, *, is_running: bool) -> None:
+    async def cancel(self, task: Any, thread: int | None) -> None:
         """Have a task given up; a thread that its function holds is replaced."""
         await self._backend.cancel_task(task["uid"])
-        if is_running and self._threads is not None:
-            self._threads.replace()
+        if thread is not None and self._threads is not None:
+            self._threads.replace(thread)
 
     def forget(self, task: Any) -> None:
         """Let go of a finished task: RHAPSODY keeps each for ever, and has no API to drop one."""
@@ -160,9 +160,9 @@ class BackendInThread:
 
         await self._thread.call(self._backend.submit, tasks, end_there)
 
-    async def cancel(self, task: Any, *, is_running: bool) -> None:
-        """Have a task given up."""
-        await self._thread.call(partial(self._backend.cancel, is_running=is_running), task)
+    async def cancel(self, task: Any, thread: int | None) -> None:
+        """Have a task given up; ``thread`` is the one that its function holds, if it holds one."""
+        await self._thread.call(self._backend.cancel, task, thread)
 
     def forget(self, task: Any) -> None:
         """Do nothing: that is done in the thread."""

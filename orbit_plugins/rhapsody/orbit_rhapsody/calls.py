@@ -8,6 +8,7 @@ import importlib
 import inspect
 import pickle
 import re
+import threading
 import traceback
 from collections.abc import Callable
 from functools import reduce
@@ -93,7 +94,8 @@ class Outcome:
 class Call:
     """Be a call with its arguments, pickled where they are no plain data.
 
-    With ``calls``, it is several calls of the function, each with arguments of its own.
+    With ``calls``, it is several calls of the function, each with arguments of its own. ``thread``
+    is the identifier of the thread that runs it now.
     """
 
     function: str | bytes
@@ -101,13 +103,13 @@ class Call:
     kwargs: Any = attrs.field(factory=dict)
     calls: Any = None
     is_cancelled: bool = False
-    is_running: bool = False
+    thread: int | None = None
 
     def __call__(self) -> Outcome:
         """Make the call; whatever it raises is part of the outcome."""
         if self.is_cancelled:
             return Outcome({}, succeeded=False)
-        self.is_running = True
+        self.thread = threading.get_ident()
         try:
             value = self._value(load(self.function))
             if inspect.iscoroutine(value):
@@ -116,7 +118,7 @@ class Call:
         except BaseException as error:  # noqa: BLE001  # a function may even try to end its worker
             return Outcome(failure(error), succeeded=False)
         finally:
-            self.is_running = False
+            self.thread = None
 
     def _value(self, function: Callable[..., Any]) -> Any:
         if self.calls is not None:

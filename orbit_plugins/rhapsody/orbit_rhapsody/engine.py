@@ -173,11 +173,11 @@ class Engine:
 
     async def _give_up(self, task: Task) -> None:
         call = task.work.call
-        is_running = call is not None and call.is_running
+        thread = None
         if call is not None:
-            call.is_cancelled = True
+            call.is_cancelled, thread = True, call.thread
         lane = self._lanes[task.work.backend, task.work.kind]
-        await lane.backend.cancel(task.native, is_running=is_running)
+        await lane.backend.cancel(task.native, thread)
 
     async def _until_over(self, tasks: list[Task]) -> None:
         give_up = anyio.current_time() + 2 * CANCEL_GRACE

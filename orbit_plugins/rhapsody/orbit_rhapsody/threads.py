@@ -20,7 +20,7 @@ class DaemonThreads(ThreadPoolExecutor):
         """Start ``workers`` threads."""
         super().__init__(workers)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._surplus = threading.Semaphore(0)
+        self._given_up: set[int] = set()
         for _ in range(workers):
             self._add_thread()
 
@@ -30,9 +30,12 @@ class DaemonThreads(ThreadPoolExecutor):
         self._jobs.put((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def replace(self) -> None:
-        """Give up on a thread that is held by an abandoned function: another takes its place."""
-        self._surplus.release()
+    def replace(self, thread: int) -> None:
+        """Give up on a thread that an abandoned function holds: another takes its place.
+
+        ``thread`` is its identifier. It ends with the function, if that ever ends.
+        """
+        self._given_up.add(thread)
         self._add_thread()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -53,5 +56,6 @@ class DaemonThreads(ThreadPoolExecutor):
             except BaseException as error:  # noqa: BLE001  # handed to whoever waits
                 future.set_exception(error)
             del job, future, call
-            if self._surplus.acquire(blocking=False):
+            if threading.get_ident() in self._given_up:
+                self._given_up.remove(threading.get_ident())
                 return
