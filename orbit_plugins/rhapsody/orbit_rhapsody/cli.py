@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from orbit_core.command import json_option, open_plugin, show, table
 
+from .packing import new_uid
 from .values import Pickled
 
 _COLUMNS = ["uid", "state"]
@@ -143,9 +145,14 @@ def statistics(context: click.Context, endpoint: str, sid: str | None, as_json: 
 @click.command(context_settings={"ignore_unknown_options": True})
 @_runs_a_program
 def run(context: click.Context, /, endpoint: str, as_json: bool, **options: Any) -> None:
-    """Run COMMAND on ENDPOINT, print what it printed, and exit as it did."""
+    """Run COMMAND on ENDPOINT, print what it printed, and exit as it did.
+
+    An interrupt cancels it.
+    """
     with open_plugin(context, endpoint, "rhapsody", sid=options["sid"]) as client:
-        (found,) = client.wait_tasks(client.submit_tasks([_task_of(options)]))
+        task = {**_task_of(options), "uid": new_uid()}
+        with _cancelled_at_interrupt(client, [task]):
+            (found,) = client.wait_tasks(client.submit_tasks([task]))
     if as_json:
         show(_shown(found), as_json, _text_of)
     else:
@@ -171,19 +178,32 @@ def map_lines(
 ) -> None:
     """Call FUNCTION (module:name) on ENDPOINT for each line of standard input.
 
-    What it returns is printed in the order of the lines, one line each, with --json as JSON.
+    What it returns is printed in the order of the lines, one line each, with --json as JSON. An
+    interrupt cancels the calls that are not over.
     """
     calls = [_arguments(line, as_data=options["json_lines"]) for line in sys.stdin]
     failed = 0
     with open_plugin(context, endpoint, "rhapsody", sid=options["sid"]) as client:
-        tasks = client.submit_tasks([{"function": function, "args": args} for args in calls])
-        with click.progressbar(length=len(tasks), file=sys.stderr) as bar:
-            for found in _in_steps(client, tasks):
+        tasks = [{"function": function, "args": args, "uid": new_uid()} for args in calls]
+        with (
+            _cancelled_at_interrupt(client, tasks),
+            click.progressbar(length=len(tasks), file=sys.stderr) as bar,
+        ):
+            for found in _in_steps(client, client.submit_tasks(tasks)):
                 failed += found["state"] != "DONE"
                 show(_shown(found), as_json, _line_of, indent=None)
                 bar.update(1)
     if failed:
         raise click.ClickException(f"{failed} of {len(tasks)} calls failed")
+
+
+@contextmanager
+def _cancelled_at_interrupt(client: Any, tasks: list[dict[str, Any]]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        client.cancel_all_tasks([task["uid"] for task in tasks])
+        raise
 
 
 def _arguments(line: str, *, as_data: bool) -> list[Any]:

@@ -112,6 +112,11 @@ def _pickles(value: Any) -> bool:
     return True
 
 
+def new_uid() -> str:
+    """Return a uid that no other process makes."""
+    return f"task.{uuid.uuid4().hex[:16]}"
+
+
 def pack_task(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return a task as it travels: with a uid, and with its functions and arguments packed.
 
@@ -122,7 +127,7 @@ def pack_task(task: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in task.items()
         if key not in ("future", "_future") and value is not None
     }
-    found.setdefault("uid", f"task.{uuid.uuid4().hex[:16]}")
+    found.setdefault("uid", new_uid())
     if "function" not in found:
         return found
     if found.get("_pickled_fields"):

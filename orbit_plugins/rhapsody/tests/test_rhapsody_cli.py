@@ -1,5 +1,11 @@
 import json
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,13 @@ from orbit_core.cli import orbit
 from orbit_core.testing import open_deployment
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 class Shell:
     """Run the command line as alice does."""
 
@@ -18,6 +31,19 @@ class Shell:
 
     def __call__(self, *arguments: str, text: str | None = None) -> Result:
         return CliRunner().invoke(orbit, arguments, input=text, env=self._environment)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a process of its own, which takes interrupts."""
+        command = [str(Path(sys.executable).with_name("orbit")), *arguments]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **self._environment},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
 
     def data(self, *arguments: str) -> Any:
         found = self(*arguments, "--json")
@@ -55,6 +81,34 @@ def test_run_takes_a_directory_variables_and_a_time(shell: Shell) -> None:
     assert json.loads(found.stdout)["stdout"] == "/\nred\n"
     assert "is not KEY=VALUE" in shell("run", "--env", "x", "node7", "true").output
     assert shell("run", "--timeout", "0.1", "node7", "--", "sleep", "60").exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["run", "node7", "--", "sleep", "600"], ""),
+        (["map", "node7", "time:sleep", "--json-lines"], "600\n600\n"),
+    ],
+    ids=["run", "map"],
+)
+def test_an_interrupt_cancels_what_runs(shell: Shell, command: list[str], text: str) -> None:
+    before = {task["uid"] for task in shell.data("rhapsody", "list", "node7")}
+
+    def states() -> list[str]:
+        tasks = shell.data("rhapsody", "list", "node7")
+        return [task["state"] for task in tasks if task["uid"] not in before]
+
+    with shell.start(*command) as process:
+        assert process.stdin is not None
+        process.stdin.write(text)
+        process.stdin.close()
+        try:
+            wait_for(lambda: "RUNNING" in states())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
+    wait_for(lambda: set(states()) == {"CANCELED"})
 
 
 def test_map_calls_a_function_for_each_line(shell: Shell) -> None:
