@@ -1,5 +1,5 @@
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,21 @@ class Lab:
         return sorted(found.read_text().split("\n")[:-1]) if found.exists() else []
 
     async def start(self, name: str, *targets: str, **options: Any) -> None:
-        """Start an endpoint, for the first time or again, in a task of its own."""
+        """Start an endpoint, for the first time or again, and wait until ``hub`` knows of it."""
         self.running[name] = anyio.Event(), anyio.Event()
         await self.group.start(self._host, name, targets, options)
+        await self._until_known()
+
+    async def _until_known(self) -> None:
+        """Wait until ``hub``, if it runs, has heard who else does: it is told a little later."""
+        if "hub" in self.running:
+            hub = self.deployment.endpoints["hub"]
+            await self.until(lambda: {*hub.topology} - self.pilots(hub.topology) == {*self.running})
+
+    @staticmethod
+    def pilots(names: Iterable[str]) -> set[str]:
+        """Return those of the endpoints that are pilots."""
+        return {name for name in names if ".xgf-" in name}
 
     async def _host(
         self, name: str, targets: tuple[str, ...], options: Any, *, task_status: Any
@@ -104,10 +116,12 @@ class Lab:
         stopped.set()
 
     async def end(self, name: str) -> None:
-        """Stop an endpoint in order."""
+        """Stop an endpoint in order, and wait until ``hub`` knows."""
         stopping, stopped = self.running.pop(name)
         stopping.set()
         await stopped.wait()
+        if not self.leaving.is_set():
+            await self._until_known()
 
     async def bridge(self, principal: Principal = ALICE) -> AsyncBridgeClient:
         if principal not in self.bridges:
