@@ -152,7 +152,7 @@ async def test_a_child_comes_back_when_its_parent_or_the_bridge_does(
         await outpost.start_login()
 
     await user.until_answers()
-    after = await user.client.tunnel_status(NAME)
+    after = await user.until_active()  # the parent hears of it a little later
     assert (after["status"], after["way"], after["job_id"]) == ("active", mode, before["job_id"])
 
 
