@@ -61,8 +61,11 @@ class User:
         return found
 
     async def until_active(self, name: str = NAME) -> dict[str, Any]:
-        """Return a child's status once it is linked, or given up."""
-        return await self.until(lambda found: found["status"] != "pending", name)
+        """Return a child's status once it is linked, by a way that is known, or given up."""
+        return await self.until(
+            lambda found: found["way"] is not None or found["status"] not in ("pending", "active"),
+            name,
+        )
 
     async def answers(self, name: str = NAME) -> dict[str, Any]:
         """Return what a child answers through the bridge."""
