@@ -53,7 +53,8 @@ def test_no_thread_waits_for_a_process() -> None:
 
 def test_a_process_that_was_reaped_elsewhere_has_an_unknown_end() -> None:
     async def run() -> int | None:
-        process = await asyncio.create_subprocess_exec("true")
+        process = await asyncio.create_subprocess_exec("sleep", "600")
+        process.kill()
         os.waitpid(process.pid, 0)  # noqa: ASYNC222  # before the loop turns
         await process.wait()
         return process.returncode
