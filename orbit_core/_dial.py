@@ -17,9 +17,18 @@ from websockets.http11 import Response
 from websockets.protocol import State
 
 from ._frames import LINK_VERSION, SOCKET_LIMIT
+from ._handshake import (
+    ENDPOINT,
+    PATH,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    PROCESS,
+    RECEIVED,
+    RESUME_KEY,
+    VERSION,
+    unsent_bytes,
+)
 from ._link import SocketClosed
-from ._register import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
-from ._server import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._transport import advice, trust
 from .config import Access, check_url
 from .errors import ConnectionLost, NoRoute, OrbitError, reason_of

@@ -4,6 +4,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from ._frames import LINK_VERSION
+from ._handshake import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
 from ._rates import RateLimit
 from ._registry import Applicant, Registry
 from ._server import SocketProtocol
@@ -19,16 +20,6 @@ from .errors import (
 )
 from .models import RESERVED_NAMES, Role, check_name
 from .web import error_reply
-
-PATH = "/register"
-
-ENDPOINT = "orbit-endpoint"
-PROCESS = "orbit-process"
-RESUME_KEY = "orbit-resume-key"
-RECEIVED = "orbit-received"
-VERSION = "orbit-link-version"
-"""Handshake headers: the request's name, process, resume key and count of messages received; the
-answer's resume key and, if the earlier link goes on, count of messages received."""
 
 ADMISSIONS, ADMISSION_BURST = 250.0, 1.0
 """Endpoints let in a second, and the seconds' worth of them that are let in at once: a thousand

@@ -7,13 +7,10 @@ takes no data, a socket that stays after its handler returned, frames compressed
 
 import asyncio
 import contextlib
-import fcntl
 import ipaddress
 import os
 import socket
 import ssl
-import sys
-import termios
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +22,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ._frames import SOCKET_LIMIT
+from ._handshake import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._http import HttpProtocol
 from ._link import SocketClosed
 from .config import BridgeConfig, check_private
@@ -34,9 +32,6 @@ TLS_HANDSHAKE_TIMEOUT = 5.0
 
 USER_TIMEOUT = 30_000
 """Milliseconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482)."""
-
-PING_INTERVAL, PING_TIMEOUT = 20.0, 60.0
-"""Seconds; lenient, so that a plugin that blocks its endpoint's loop makes it busy, not lost."""
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -122,20 +117,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.abort()
         else:
             self._receive(message)
-
-
-def unsent_bytes(transport: asyncio.WriteTransport) -> int:
-    """Return how many bytes wait in a transport and, where the system tells, in its socket.
-
-    What a socket holds (Linux, tcp(7), SIOCOUTQ) may take a slow network longer than a minute.
-    """
-    waiting = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError, ValueError):
-        answer = fcntl.ioctl(
-            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4)
-        )
-        waiting += int.from_bytes(answer, sys.byteorder)
-    return waiting
 
 
 class _Server(uvicorn.Server):

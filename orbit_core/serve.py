@@ -2,26 +2,19 @@
 
 import json
 import logging
-import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import anyio
 import attrs
 import click
 
 from ._loop import run_server
-from ._memory import keep_giving_back
-from ._tasks import open_tasks
-from ._watchdog import watch_loop
-from .bridge import open_bridge
 from .config import BridgeConfig, EndpointConfig, find_file, override, setting, take
-from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
-from .host_role import detect_host
 from .ways.models import TUNNELS
 
 FATAL, USAGE = 1, 2
@@ -100,13 +93,19 @@ def serve(role: str, config: Path | None, **options: Any) -> None:
     if role == "bridge":
         bridge = override(file.bridge, _fitting(role, BridgeConfig, options))
         _set_up_logging(bridge.log_level, bridge.log_format)
-        run_server(_serve_bridge, bridge, file.plugin, token)
+        run_server(_role(role), bridge, file.plugin, token)
     else:
         given = _fitting(role, EndpointConfig, options)
         endpoint = override(override(file.endpoint, _environment(named)), given)
         _set_up_logging(endpoint.log_level, endpoint.log_format)
         shown = None if "token_file" in given else token
-        run_server(_serve_endpoint, endpoint, file.plugin, shown)
+        run_server(_role(role), endpoint, file.plugin, shown)
+
+
+def _role(name: str) -> Callable[..., Awaitable[None]]:
+    """Import what serves in a role: an endpoint starts sooner without what only a bridge needs."""
+    serve_role: Callable[..., Awaitable[None]] = import_module(f"._{name}_role", __package__).serve
+    return serve_role
 
 
 def _environment(token_file: str | None) -> dict[str, Any]:
@@ -137,61 +136,6 @@ def _set_up_logging(level: str, form: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("httpx", "httpcore", "websockets", "uvicorn", "psij"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-
-
-async def _serve_bridge(
-    config: BridgeConfig, settings: Mapping[str, Any], token: str | None
-) -> None:
-    async with (
-        open_bridge(config, settings, token) as bridge,
-        watch_loop(),  # from here on: plugins that are imported block nobody's calls
-        open_tasks() as group,
-    ):
-        group.start_soon(keep_giving_back)
-        click.echo(f"bridge ready: {bridge.url}")
-        await _until_told(bridge.stopped)
-
-
-async def _serve_endpoint(
-    config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
-) -> None:
-    host = await detect_host()
-    async with (
-        open_endpoint(config, host, settings=settings, token=token) as endpoint,
-        watch_loop(),
-        anyio.create_task_group() as group,
-    ):
-        group.start_soon(_announce, endpoint)
-        await _until_told(endpoint.stopped)
-        if endpoint.fatal is not None:
-            raise endpoint.fatal
-        group.cancel_scope.cancel()
-
-
-async def _announce(endpoint: Any) -> None:
-    await endpoint.linked.wait()
-    plugins = ", ".join(endpoint.host.plugins.served) or "none"
-    click.echo(
-        f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}"
-    )
-
-
-async def _until_told(stopped: anyio.Event) -> None:
-    """Wait for SIGTERM, SIGINT or ``stopped``."""
-    async with anyio.create_task_group() as group:
-        listening = anyio.CancelScope()
-
-        async def listen() -> None:
-            with (
-                listening,
-                anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-            ):
-                async for _ in signals:
-                    stopped.set()
-
-        group.start_soon(listen)
-        await stopped.wait()
-        listening.cancel()
 
 
 def main() -> None:

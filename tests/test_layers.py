@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors _page models _tasks _guard _rates _loop _memory _checked_send",
+    "errors _page models _tasks _guard _rates _loop _memory _checked_send _handshake _signals",
     "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
@@ -26,7 +26,7 @@ ROWS = [
     "ways.rendezvous ways.child",
     "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial",
     "ways.reach bridge endpoint",
-    "_blocking testing command cli serve",
+    "_blocking testing command cli _bridge_role _endpoint_role serve",
     "__init__",
 ]
 ROW = {module: number for number, row in enumerate(ROWS) for module in row.split()}

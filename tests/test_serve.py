@@ -13,7 +13,7 @@ import anyio
 import pytest
 from click.testing import CliRunner
 
-from orbit_core import BridgeClient
+from orbit_core import BridgeClient, _endpoint_role
 from orbit_core import serve as serve_module
 from orbit_core._watchdog import STALL
 from orbit_core.client import AsyncBridgeClient
@@ -400,7 +400,7 @@ async def test_an_endpoint_says_when_it_is_linked_and_ends_on_a_signal(joining, 
     before = signal.getsignal(signal.SIGTERM)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
-            group.start_soon(serve_module._serve_endpoint, config, {})
+            group.start_soon(_endpoint_role.serve, config, {})
             heard = ""
 
             def is_ready():
@@ -424,7 +424,7 @@ async def test_an_endpoint_told_to_leave_ends_with_that_fault(joining):
     async with anyio.create_task_group() as group:
         group.start_soon(send_away)
         with anyio.fail_after(20), pytest.raises(ExceptionGroup) as told:
-            await serve_module._serve_endpoint(config, {})
+            await _endpoint_role.serve(config, {})
     fault = serve_module._first(told.value)
     assert isinstance(fault, Forbidden)
     assert "enough" in fault.detail

@@ -1,4 +1,3 @@
-import asyncio
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from orbit_core import _http, _proxy
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, RequestHead, frame_header, message_header, pack_value
 from orbit_core._registry import Hello
-from orbit_core._server import unsent_bytes
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig, EndpointConfig
@@ -53,24 +51,6 @@ async def closed(stream):
         except anyio.BrokenResourceError:
             pass
     return found
-
-
-async def test_what_waits_for_a_peer_is_counted_also_where_the_kernel_holds_it():
-    loop = asyncio.get_running_loop()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        reader = socket.create_connection(listener.getsockname())
-        writer, _ = listener.accept()
-    with reader:
-        transport, _ = await loop.create_connection(asyncio.Protocol, sock=writer)
-        transport.write(b"")
-        assert unsent_bytes(transport) == 0
-        transport.write(bytes(50_000_000))
-        assert unsent_bytes(transport) > transport.get_write_buffer_size() > 0
-        reader.setblocking(False)
-        with anyio.fail_after(20):
-            while unsent_bytes(transport):
-                await loop.sock_recv(reader, 2**20)
-        transport.abort()
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\n"])

@@ -1,0 +1,38 @@
+"""Be an endpoint until told to stop."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import click
+
+from ._signals import until_told
+from ._watchdog import watch_loop
+from .config import EndpointConfig
+from .endpoint import open_endpoint
+from .host_role import detect_host
+
+
+async def serve(
+    config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
+) -> None:
+    """Say when it is linked; serve until SIGTERM, SIGINT or a bridge that does not want it."""
+    host = await detect_host()
+    async with (
+        open_endpoint(config, host, settings=settings, token=token) as endpoint,
+        watch_loop(),
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(_announce, endpoint)
+        await until_told(endpoint.stopped)
+        if endpoint.fatal is not None:
+            raise endpoint.fatal
+        group.cancel_scope.cancel()
+
+
+async def _announce(endpoint: Any) -> None:
+    await endpoint.linked.wait()
+    plugins = ", ".join(endpoint.host.plugins.served) or "none"
+    click.echo(
+        f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}"
+    )
