@@ -19,7 +19,7 @@ CROWD = 1_000
 def import_row() -> Row:
     """Measure how long the import takes, less the start of Python itself, and with a client.
 
-    Like a user's installation, it has no ``rich``, which httpx's command line imports if it is there.
+    As in a user's installation there is no ``rich``, which httpx imports where it is.
     """
     hidden = "import sys; sys.modules['rich'] = None; "
     codes = ("", f"{hidden}import orbit_core", f"{hidden}from orbit_core import BridgeClient")
