@@ -86,9 +86,9 @@ class _EagerNetwork(httpcore.AnyIOBackend):
 class EagerTransport(httpx.AsyncHTTPTransport):
     """Carry requests as httpx does, with larger reads, which it has no argument for."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        """Trust servers as ``context`` says."""
-        super().__init__(verify=context)
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        """Trust servers as ``context`` says; None is for plain HTTP."""
+        super().__init__(verify=context or False)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=context,
             max_connections=200,

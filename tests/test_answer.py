@@ -26,7 +26,7 @@ async def deployment(tmp_path):
 @pytest.fixture
 async def http(deployment):
     headers = {"Authorization": f"Bearer {await deployment.token(ALICE)}"}
-    async with httpx.AsyncClient(base_url=deployment.url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=deployment.url, headers=headers, verify=False) as client:
         yield client
 
 

@@ -11,7 +11,7 @@ from anyio.abc import SocketAttribute
 from orbit_core import BridgeClient
 from orbit_core import client as client_module
 from orbit_core._events import KEEP_ALIVE_COMMENT
-from orbit_core._transport import EagerTransport, RetryTransport, trust
+from orbit_core._transport import EagerTransport, RetryTransport
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig
@@ -293,7 +293,7 @@ async def test_an_answer_is_taken_as_far_as_it_has_come():
 
     async with (
         await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        httpx.AsyncClient(transport=EagerTransport(trust(None))) as client,
+        httpx.AsyncClient(transport=EagerTransport(None)) as client,
         anyio.create_task_group() as group,
     ):
         group.start_soon(listener.serve, answer)
