@@ -3,6 +3,7 @@
 import logging
 import ssl
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ PATIENCE = 30.0
 
 READ_LIMIT = 1024 * 1024
 """Bytes of an answer to take at one time, if so many have come."""
+
+JOINED = 64 * 1024
+"""Bytes of a request's largest part that is copied to be sent with others."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -52,27 +56,37 @@ def trust(cert: Path | None) -> ssl.SSLContext:
     return context
 
 
+_is_whole: ContextVar[bool] = ContextVar("_is_whole", default=False)
+"""Whether the request that is sent has its whole body at hand."""
+
+
 class _EagerStream(httpcore.AsyncNetworkStream):
-    """Be a connection that is read as far as there is something to read.
+    """Be a connection that reads as far as there is something, and sends a head with its body.
 
     httpcore asks for 64 KiB at a time; each time is a third of a millisecond of its and anyio's
-    own, and cuts what came in one piece in two.
+    own, and cuts what came in one piece in two. It also sends a head, its body and nothing at the
+    end one after the other: each is a packet for which the bridge wakes up.
     """
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
         self._inner = inner
+        self._held = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return await self._inner.read(READ_LIMIT, timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if _is_whole.get() and 0 < len(buffer) <= JOINED:
+            self._held += buffer
+            return
+        buffer, self._held = self._held + buffer, b""
         await self._inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
 
     async def start_tls(self, *args: Any, **settings: Any) -> httpcore.AsyncNetworkStream:
-        return await self._inner.start_tls(*args, **settings)
+        return _EagerStream(await self._inner.start_tls(*args, **settings))
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -84,7 +98,7 @@ class _EagerNetwork(httpcore.AnyIOBackend):
 
 
 class EagerTransport(httpx.AsyncHTTPTransport):
-    """Carry requests as httpx does, with larger reads, which it has no argument for."""
+    """Carry requests as httpx does, with fewer reads and writes, which it has no argument for."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         """Trust servers as ``context`` says; None is for plain HTTP."""
@@ -96,6 +110,14 @@ class EagerTransport(httpx.AsyncHTTPTransport):
             keepalive_expiry=5.0,
             network_backend=_EagerNetwork(),
         )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request."""
+        before = _is_whole.set(isinstance(request.stream, httpx.ByteStream))
+        try:
+            return await super().handle_async_request(request)
+        finally:
+            _is_whole.reset(before)
 
 
 class RetryTransport(httpx.AsyncBaseTransport):

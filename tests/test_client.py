@@ -306,6 +306,42 @@ async def test_an_answer_is_taken_as_far_as_it_has_come():
     assert max(map(len, parts)) > 64 * 1024
 
 
+async def in_pieces():
+    yield b"a body "
+    yield b"in pieces"
+
+
+@pytest.mark.parametrize(
+    ("content", "size"),
+    [(b"small", 5), (bytes(100_000), 100_000), (in_pieces(), 31)],
+    ids=["small", "large", "in pieces"],
+)
+async def test_a_body_comes_whole_and_a_small_one_with_its_head(content, size):
+    received = b""
+    pieces = 0
+
+    async def answer(connection):
+        nonlocal received, pieces
+        async with connection:
+            while len(received.partition(b"\r\n\r\n")[2]) < size:
+                received += await connection.receive()
+                pieces += 1
+            await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, answer)
+        port = listener.extra(SocketAttribute.local_port)
+        with anyio.fail_after(20):
+            async with httpx.AsyncClient(transport=EagerTransport(None)) as client:
+                await client.post(f"http://127.0.0.1:{port}/", content=content)
+        group.cancel_scope.cancel()
+    assert len(received.partition(b"\r\n\r\n")[2]) == size
+    assert pieces == 1 or size != 5
+
+
 class Failing(httpx.AsyncBaseTransport):
     """Fail so many times, then answer."""
 
