@@ -45,15 +45,10 @@ def environment(folder: Path, *requirements: str | Path, wheels: Path) -> Path:
 
 def run_tests(python: Path, tests: Path, work: Path) -> None:
     """Run tests in an environment, and print how they ended."""
-    settings = [
-        "-q",
-        "-o",
-        "filterwarnings=error",
-        "--import-mode=importlib",
-        "-p",
-        "no:cacheprovider",
-    ]
-    print(run(python, "-m", "pytest", *settings, tests, cwd=work).splitlines()[-1])
+    shutil.copy(ROOT / "conftest.py", work)
+    settings = "-q -o filterwarnings=error --import-mode=importlib -p no:cacheprovider".split()
+    command = [python, "-m", "pytest", *settings, "--hypothesis-profile", "isolated", tests]
+    print(run(*command, cwd=work).splitlines()[-1])
 
 
 def test_plugin(wheel: Path, work: Path) -> None:
@@ -63,7 +58,6 @@ def test_plugin(wheel: Path, work: Path) -> None:
     python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
-    shutil.copy(ROOT / "conftest.py", work)
     run_tests(python, copied, work)
 
 
