@@ -46,9 +46,9 @@ def environment(folder: Path, *requirements: str | Path, wheels: Path) -> Path:
 def run_tests(python: Path, tests: Path, work: Path) -> None:
     """Run tests in an environment, and print how they ended."""
     shutil.copy(ROOT / "conftest.py", work)
-    settings = "-q -o filterwarnings=error --import-mode=importlib -p no:cacheprovider".split()
-    command = [python, "-m", "pytest", *settings, "--hypothesis-profile", "isolated", tests]
-    print(run(*command, cwd=work).splitlines()[-1])
+    command: list[str | Path] = [python, "-m", "pytest", "-q", "--import-mode=importlib"]
+    command += ["-p", "no:cacheprovider", "-W", "error", "--hypothesis-profile", "isolated"]
+    print(run(*command, tests, cwd=work).splitlines()[-1])
 
 
 def test_plugin(wheel: Path, work: Path) -> None:

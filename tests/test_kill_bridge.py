@@ -68,7 +68,7 @@ class Clients:
         while True:
             await self._bridge.request("GET", f"/{name}/probe/echo")
             self.answered[name] += 1
-            await anyio.sleep(0.02)  # leave the processor to others
+            await anyio.sleep(0.1)  # leave the processor to others
 
     async def submit(self, psij, numbers):
         """Submit one job after the other."""
