@@ -171,7 +171,7 @@ class _Server(uvicorn.Server):
             while state.connections or state.tasks:  # noqa: ASYNC110  # uvicorn tells nobody
                 await anyio.sleep(SHUTDOWN_LOOK)
         if patience.cancelled_caught:
-            logger.warning("%d requests that do not end are cut", len(state.tasks))
+            logger.warning("requests that do not end are cut: %d", len(state.tasks))
             for task in state.tasks:
                 task.cancel()
 

@@ -1,3 +1,4 @@
+import math
 import socket
 import ssl
 from contextlib import asynccontextmanager
@@ -8,10 +9,11 @@ import pytest
 import trustme
 from websockets.frames import Frame, Opcode
 
-from orbit_core import _http, _proxy
+from orbit_core import _http, _proxy, _server
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, RequestHead, frame_header, message_header, pack_value
 from orbit_core._registry import Hello
+from orbit_core._server import serve
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig, EndpointConfig
@@ -135,6 +137,31 @@ async def test_a_bridge_serves_where_the_system_knows_no_user_timeout(tmp_path, 
         deployment.client() as client,
     ):
         assert await client.whoami()
+
+
+@pytest.mark.parametrize("is_short", [True, False], ids=["it ends", "it does not"])
+async def test_a_server_that_stops_waits_a_while_for_what_is_in_flight(
+    is_short, monkeypatch, caplog
+):
+    monkeypatch.setattr(_server, "SHUTDOWN_TIMEOUT", 20 if is_short else 0.1)
+    begun, ended = anyio.Event(), anyio.Event()
+
+    async def application(scope, receive, send):
+        begun.set()
+        try:
+            await anyio.sleep(0.2 if is_short else math.inf)
+        finally:
+            ended.set()
+
+    async with serve(application, BridgeConfig(port=0)) as url:
+        stream = await anyio.connect_tcp("127.0.0.1", int(url.rpartition(":")[2]))
+        await stream.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+    async with stream:
+        await closed(stream)
+    assert ended.is_set()
+    told = [record.getMessage() for record in caplog.records if record.name == _server.__name__]
+    assert told == ([] if is_short else ["requests that do not end are cut: 1"])
 
 
 async def test_a_second_head_that_never_ends_is_closed_too(tmp_path, monkeypatch):
