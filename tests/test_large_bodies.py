@@ -24,7 +24,7 @@ async def site(tmp_path):
 
 
 class Bystanders:
-    """Be another client, which makes one call after the other while a body passes by."""
+    """Be another client, which makes call after call while a body passes by."""
 
     def __init__(self, site):
         self.answers = []
@@ -39,6 +39,7 @@ class Bystanders:
                 self.answers.append((reply.status_code, reply.json()))
                 self._answered.set()
                 self._answered = anyio.Event()
+                await anyio.sleep(0.02)  # leave the processor to the body
 
     async def keep_up(self, size):
         """Wait until they made their share of the calls, ``size`` bytes having passed by."""
