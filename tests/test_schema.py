@@ -76,7 +76,7 @@ class Api:
     def check_all(self, cases):
         """Make some of ``cases``, and look at the answers."""
 
-        @settings(BOUNDED, max_examples=20)
+        @settings(BOUNDED, max_examples=15)
         @given(cases)
         def check(case):
             case.call_and_validate(headers=self.headers, checks=CHECKS, timeout=30)
@@ -113,10 +113,9 @@ def test_every_route_keeps_its_word(api, job, subtests):
     for found in api.schema.exclude(path_regex=ENDLESS).get_all_operations():
         operation = found.ok()
         known = {name: value for name, value in job.items() if f"{{{name}}}" in operation.path}
-        strategies = [
-            operation.as_strategy(),
-            operation.as_strategy(path_parameters=known or None),
-        ]
+        strategies = [operation.as_strategy()]
+        if known:
+            strategies.append(operation.as_strategy(path_parameters=known))
         if operation.path not in OPEN_PATHS:  # where nothing can be wrong
             strategies.append(operation.as_strategy(GenerationMode.NEGATIVE))
         for cases in strategies:
@@ -134,4 +133,4 @@ def test_what_one_route_gives_the_next_one_takes(api):
         def validate_response(self, response, case, **settings):
             case.validate_response(response, checks=CHECKS)
 
-    run_state_machine_as_test(Chain, settings=settings(BOUNDED, max_examples=60))
+    run_state_machine_as_test(Chain, settings=settings(BOUNDED, max_examples=40))
