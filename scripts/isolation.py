@@ -47,7 +47,8 @@ def run_tests(python: Path, tests: Path, work: Path) -> None:
     """Run tests in an environment, and print how they ended."""
     shutil.copy(ROOT / "conftest.py", work)
     command: list[str | Path] = [python, "-m", "pytest", "-q", "--import-mode=importlib"]
-    command += ["-p", "no:cacheprovider", "-W", "error", "--hypothesis-profile", "isolated"]
+    command += ["-p", "no:cacheprovider", "-o", "filterwarnings=error"]
+    command += ["--hypothesis-profile", "isolated"]
     print(run(*command, tests, cwd=work).splitlines()[-1])
 
 
