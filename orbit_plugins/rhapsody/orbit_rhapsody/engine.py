@@ -42,8 +42,9 @@ FUNCTIONS_AHEAD = 64
 SWEEP_INTERVAL = 60.0
 RETRY_DELAY = 5.0
 
-WRITE_PAUSE = 0.02
-"""Seconds in which results collect after some were written: each write costs the others time."""
+FIRST_PAUSE, WRITE_PAUSE = 0.002, 0.02
+"""Seconds before a result is written, in which it goes to who waits for it; and seconds in which
+more collect after some were: each write costs the others time."""
 
 
 class Engine:
@@ -214,6 +215,7 @@ class Engine:
         while True:
             await self._has_ends.wait()
             self._has_ends = anyio.Event()
+            await anyio.sleep(FIRST_PAUSE)
             pause = WRITE_PAUSE
             try:
                 await self._write_ends()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
@@ -40,6 +41,9 @@ from .values import pack, python_version
 
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
+
+TURNS = 2
+"""Of the event loop, after which tasks run in their backend: only then the disk is waited for."""
 
 
 class RhapsodySession(PluginSession):
@@ -160,6 +164,8 @@ class RhapsodySession(PluginSession):
             is_new = await archive.accept(self.sid, request, numbers[0], uids)
             if is_new:
                 self._begin(numbers, works)
+                for _ in range(TURNS):
+                    await anyio.lowlevel.checkpoint()
             await archive.ledger.sync()
         if is_new:
             return dict.fromkeys(uids, TaskState.PENDING.value)
