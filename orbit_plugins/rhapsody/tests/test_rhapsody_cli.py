@@ -68,6 +68,13 @@ def test_run_prints_what_the_command_printed_and_exits_as_it_did(shell: Shell) -
     assert found.stderr == "err\nit ended with exit code 3\n"
 
 
+def test_run_says_once_that_a_command_could_not_be_started(shell: Shell) -> None:
+    found = shell("run", "node7", "--", "/nowhere/program")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("/nowhere/program could not be started: ")
+    assert (found.stdout, found.exit_code) == ("", 1)
+
+
 @pytest.mark.parametrize(
     ("command", "code"), [("true", 0), ("kill -9 $$", 137)], ids=["well", "killed"]
 )
