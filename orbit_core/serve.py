@@ -13,6 +13,7 @@ import anyio
 import attrs
 import click
 
+from ._command_line import FAILURE, USAGE, fail, run
 from ._loop import run_server
 from ._memory import keep_giving_back
 from ._tasks import open_tasks
@@ -23,8 +24,6 @@ from .endpoint import open_endpoint
 from .errors import ConfigError, InvalidName, OrbitError
 from .host_role import detect_host
 from .ways.models import TUNNELS
-
-FATAL, USAGE = 1, 2
 
 
 class _JsonLines(logging.Formatter):
@@ -197,11 +196,11 @@ async def _until_told(stopped: anyio.Event) -> None:
 def main() -> None:
     """Run the command; exit 2 on wrong usage, 1 on a fatal fault with one clear line."""
     try:
-        serve()
+        run("orbit-serve", serve)
     except* OrbitError as group:
         fault = _first(group)
-        click.echo(f"orbit-serve: {fault.detail}", err=True)
-        sys.exit(USAGE if isinstance(fault, (ConfigError, InvalidName)) else FATAL)
+        status = USAGE if isinstance(fault, (ConfigError, InvalidName)) else FAILURE
+        fail("orbit-serve", fault.detail, status)
 
 
 def _first(group: BaseExceptionGroup[OrbitError]) -> OrbitError:

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors _page models _tasks _guard _rates _loop _memory _checked_send",
+    "errors _page models _tasks _guard _rates _loop _memory _checked_send _command_line",
     "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
