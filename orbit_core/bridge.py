@@ -142,7 +142,13 @@ class Bridge:
         routes = BridgeRoutes(self)
         own: list[BaseRoute] = [*routes.routes()]
         hosted = Mount("/bridge", routes=[*routes.bridge_routes(), *self.host.routes()])
-        self._site = Site.of([*own, hosted])
+        self._site = Site.of([*own, hosted], self._absent)
+
+    def _absent(self, path: str) -> str:
+        """Say what is not served at a path of the bridge's own."""
+        if f"{path}/".startswith("/bridge/"):
+            return self.host.absent(path.removeprefix("/bridge"))
+        return f"nothing is served at {path}: GET /openapi.json lists what is"
 
     def describe_endpoints(self) -> dict[str, EndpointInfo]:
         """Return every endpoint, the bridge first if it hosts plugins."""

@@ -287,6 +287,67 @@ async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
     assert fault_code(await admin.post("/tokens", json=body)) == (400, code)
 
 
+@pytest.mark.parametrize(
+    ("path", "code", "detail"),
+    [
+        (
+            "/nobody/psij/jobs",
+            "unknown_endpoint",
+            "no endpoint 'nobody' is connected: GET /endpoints, or orbit endpoints, lists those "
+            "that are",
+        ),
+        (
+            "/node/psij/jobs",
+            "unknown_route",
+            "endpoint node serves no plugin 'psij': GET /node/plugins, or orbit plugins node, "
+            "tells which it does, and why no others",
+        ),
+        (
+            "/bridge/psij/jobs",
+            "unknown_route",
+            "endpoint bridge serves no plugin 'psij': GET /bridge/plugins, or orbit plugins "
+            "bridge, tells which it does, and why no others",
+        ),
+        (
+            "/node/probe/nowhere/at%20all",
+            "unknown_route",
+            "plugin probe of endpoint node serves nothing at /nowhere/at all: GET /node/plugins "
+            "lists its routes",
+        ),
+        ("/node", "unknown_route", "name a plugin of endpoint node: GET /node/plugins lists them"),
+        (
+            "/bridge",
+            "unknown_route",
+            "name a plugin of endpoint bridge: GET /bridge/plugins lists them",
+        ),
+        (
+            "/tokens/a/b",
+            "unknown_route",
+            "nothing is served at /tokens/a/b: GET /openapi.json lists what is",
+        ),
+    ],
+)
+async def test_a_path_that_nothing_serves_is_told_which_part_of_it_is_wrong(
+    deployment, path, code, detail
+):
+    async with opened(deployment, await deployment.token()) as client:
+        assert fault(await client.get(path)) == (404, code, detail)
+
+
+async def test_what_an_endpoint_lacks_is_told_only_to_whom_it_serves(deployment):
+    async with opened(deployment, await deployment.token(BOB)) as client:
+        replies = [await client.get(f"/node/{name}/x") for name in ("probe", "psij")]
+    assert fault(replies[0]) == fault(replies[1])
+    assert fault_code(replies[0]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("name", ["node", "bridge"])
+async def test_where_a_missing_plugin_is_looked_up_there_is_an_answer(deployment, name):
+    async with opened(deployment, await deployment.token()) as client:
+        assert (await client.get(f"/{name}/plugins")).status_code == 200
+        assert (await client.get("/endpoints")).status_code == 200
+
+
 async def test_revoking_an_unknown_token_is_refused(admin):
     assert fault_code(await admin.delete("/tokens/t0")) == (404, "unknown_token")
 
