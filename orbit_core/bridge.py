@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,7 +25,7 @@ from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
 from ._metrics import BridgeCollector
 from ._pipe import connect
-from ._proxy import Proxy
+from ._proxy import HostedCalls, Proxy
 from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
@@ -141,7 +142,11 @@ class Bridge:
         """Begin to serve the bridge's routes and the plugins hosted here."""
         routes = BridgeRoutes(self)
         own: list[BaseRoute] = [*routes.routes()]
-        hosted = Mount("/bridge", routes=[*routes.bridge_routes(), *self.host.routes()])
+        hosted = Mount(
+            "/bridge",
+            routes=[*routes.bridge_routes(), *self.host.routes()],
+            middleware=[Middleware(HostedCalls, self.proxy.callers)],
+        )
         self._site = Site.of([*own, hosted], self._absent)
 
     def _absent(self, path: str) -> str:

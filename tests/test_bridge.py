@@ -15,6 +15,7 @@ from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault, fault_code, opened
 from tests.joining import endpoint_token, handshake, joined_by_hand, refused
+from tests.offering import offer
 from tests.probe_plugin import PROBE, probe_of
 from tests.test_sessions import pragma
 from tests.waiting import until
@@ -399,6 +400,48 @@ async def test_a_revoked_token_cuts_its_calls_and_no_others(deployment, admin, p
         probe.go.set()
     assert broken == [text]
     assert not deployment.bridge.proxy.callers
+
+
+async def test_a_revoked_token_cuts_the_streams_of_a_plugin_that_the_bridge_hosts(
+    tmp_path, monkeypatch
+):
+    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nprobe = {PROBE}\n")
+    config = BridgeConfig(port=0, plugins=["probe"])
+    async with open_deployment(tmp_path, config=config) as deployment:
+        bridge = deployment.bridge
+        token, text = await bridge.tokens.create(Role.CLIENT, "alice")
+        async with AsyncExitStack() as stack:
+            streams = []
+            for shown in (text, await deployment.token(ALICE)):
+                client = await stack.enter_async_context(opened(deployment, shown))
+                answer = await stack.enter_async_context(
+                    client.stream("GET", "/bridge/probe/trickle")
+                )
+                streams.append(answer.aiter_bytes())
+                assert await anext(streams[-1]) == b"part\n"
+            await bridge.tokens.revoke(token.id)
+            with anyio.fail_after(5), pytest.raises(httpx.TransportError):
+                await anext(streams[0])
+            probe = probe_of(bridge)
+            await until(lambda: probe.cancelled == 1)
+            probe.go.set()
+            with pytest.raises(StopAsyncIteration):
+                await anext(streams[1])
+        await until(lambda: not bridge.proxy.callers)
+
+
+async def test_an_endpoint_calls_a_plugin_that_the_bridge_hosts(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nprobe = {PROBE}\n")
+    config = BridgeConfig(port=0, plugins=["probe"])
+    plugins = {"node": [PROBE]}
+    async with open_deployment(tmp_path, plugins=plugins, config=config) as deployment:
+        hub = probe_of(deployment.endpoints["node"]).context.hub
+        assert await hub.request("GET", "/bridge/probe/item/7") == {"item": "7"}
+
+
+async def test_a_wrong_method_below_bridge_is_told_the_right_one(admin):
+    detail = "/bridge/terminate takes POST, not GET"
+    assert fault(await admin.get("/bridge/terminate")) == (405, "method_not_allowed", detail)
 
 
 async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):
