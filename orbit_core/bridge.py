@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ._address import leave_traces, public_url
 from ._bridge_routes import OPEN_PATHS, BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
@@ -284,8 +284,8 @@ async def open_bridge(
             group.start_soon(registry.run)
             group.start_soon(_sweep, bridge.authenticator)
             async with serve(_with_cors(bridge, config), config) as url:
-                bridge.url = url
-                await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
+                bridge.url = await anyio.to_thread.run_sync(public_url, url, config)
+                await anyio.to_thread.run_sync(leave_traces, state_dir, bridge.url, config.cert)
                 yield bridge
 
 
@@ -310,15 +310,6 @@ async def _sweep(authenticator: Authenticator) -> None:
         await anyio.sleep(SWEEP)
         authenticator.cookies.sweep()
         await authenticator.tokens.sweep()
-
-
-def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:
-    """Write down how clients and endpoints on this host reach the bridge."""
-    write_private(state_dir / "url", url)
-    if cert is not None:
-        shutil.copyfile(cert, state_dir / "cert.pem")
-    else:
-        (state_dir / "cert.pem").unlink(missing_ok=True)
 
 
 def _hear_nothing(kind: Kind, payload: memoryview) -> None:
