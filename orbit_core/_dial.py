@@ -31,7 +31,7 @@ from ._handshake import (
 from ._link import SocketClosed
 from ._transport import advice, trust
 from .config import Access, check_url
-from .errors import ConnectionLost, NoRoute, OrbitError, reason_of
+from .errors import ConnectionLost, NoRoute, OrbitError, UnknownRoute, reason_of
 from .plugin_client import document_error, is_error_document
 from .ways.models import Route
 
@@ -240,10 +240,18 @@ def refusal(error: InvalidStatus, url: str) -> OrbitError:
     body, wait = bytes(response.body or b""), _first(response, "Retry-After")
     if is_error_document(body):
         prefix = f"the bridge refuses (HTTP {response.status_code})"
-        return document_error(response.status_code, body, prefix, wait)
+        found = document_error(response.status_code, body, prefix, wait)
+        if isinstance(found, UnknownRoute):
+            return UnknownRoute(
+                f"a bridge answers for {url}, but takes no endpoints at {socket_url(url)} "
+                "(HTTP 404): check the path of its URL, a bridge by itself has none"
+            )
+        return found
     said = f"HTTP {response.status_code} {response.reason_phrase}".rstrip()
     if place := _first(response, "Location"):
         said += f", see {place[:LOCATION_SHOWN]}"
+    if response.status_code == UnknownRoute.status:
+        said += f" for {socket_url(url)}: check host, port and path of the bridge's URL"
     return NoRoute(
         f"something other than an ORBIT bridge answers for {url}: {said}",
         retry_after=float(wait) if wait.isdecimal() else None,

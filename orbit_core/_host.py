@@ -91,7 +91,23 @@ class PluginHost:
 
     def site(self) -> Site:
         """Return the application that serves `routes`."""
-        return Site.of(self.routes())
+        return Site.of(self.routes(), self.absent)
+
+    def absent(self, path: str) -> str:
+        """Say which of endpoint, plugin and route of a path is not here, and where to look."""
+        instance, _, route = path.lstrip("/").partition("/")
+        place = f"/{self.name}/plugins"
+        if not instance:
+            return f"name a plugin of endpoint {self.name}: GET {place} lists them"
+        if instance not in self.plugins.served:
+            return (
+                f"endpoint {self.name} serves no plugin {instance!r}: "
+                f"GET {place}, or orbit plugins {self.name}, tells which it does, and why no others"
+            )
+        return (
+            f"plugin {instance} of endpoint {self.name} serves nothing at /{route}: "
+            f"GET {place} lists its routes"
+        )
 
     def short_descriptions(self) -> dict[str, PluginInfo]:
         """Return what the topology says of each plugin."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import anyio
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ._answer import CLIENT_LEFT, HOP_BY_HOP, Answer
 from ._cookies import COOKIE
@@ -160,6 +160,27 @@ class Proxy:
                 message = await _receive(receive)
         except OrbitError as error:
             stream.cancel(error)
+
+
+class HostedCalls:
+    """Serve the plugins that the bridge hosts, so that their callers can be cut as others are."""
+
+    def __init__(self, app: ASGIApp, callers: dict[Connection, str]) -> None:
+        """Serve with ``app``; note in ``callers`` the token behind each connection meanwhile."""
+        self._app = app
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one call; one that comes over a link has no connection, and ends with that."""
+        connection: Connection | None = scope.get("orbit.connection")
+        if connection is None:
+            await self._app(scope, receive, send)
+            return
+        self._callers[connection] = scope["orbit.principal"].token_id
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            del self._callers[connection]
 
 
 async def _receive(receive: Receive) -> dict[str, Any]:

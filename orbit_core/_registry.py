@@ -161,7 +161,10 @@ class Registry:
         """Return the endpoint called ``name``. Raises UnknownEndpoint."""
         member = self._members.get(name)
         if member is None:
-            raise UnknownEndpoint(f"no endpoint {name!r} is connected: orbit endpoints lists them")
+            raise UnknownEndpoint(
+                f"no endpoint {name!r} is connected: GET /endpoints, or orbit endpoints, lists "
+                "those that are"
+            )
         return member
 
     def topology(self) -> Topology:

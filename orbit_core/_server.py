@@ -214,14 +214,15 @@ def check_exposure(config: BridgeConfig) -> None:
         raise ConfigError("--cert and --key go together: give both or neither")
     if config.key is not None:
         check_private(config.key, "key file")
-    if not _is_loopback(config.host) and config.cert is None and not config.insecure:
+    if not is_loopback(config.host) and config.cert is None and not config.insecure:
         raise ConfigError(
             f"listening on {config.host} without TLS would show every token to the network: "
             "give --cert and --key, or say --insecure"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or address is this host's for itself alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

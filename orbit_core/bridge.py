@@ -3,17 +3,18 @@
 import logging
 import math
 import random
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ._address import leave_traces, public_url
 from ._bridge_routes import OPEN_PATHS, BridgeRoutes
 from ._codec import to_data
 from ._events import EventRing
@@ -24,7 +25,7 @@ from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
 from ._metrics import BridgeCollector
 from ._pipe import connect
-from ._proxy import Proxy
+from ._proxy import HostedCalls, Proxy
 from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
@@ -141,8 +142,18 @@ class Bridge:
         """Begin to serve the bridge's routes and the plugins hosted here."""
         routes = BridgeRoutes(self)
         own: list[BaseRoute] = [*routes.routes()]
-        hosted = Mount("/bridge", routes=[*routes.bridge_routes(), *self.host.routes()])
-        self._site = Site.of([*own, hosted])
+        hosted = Mount(
+            "/bridge",
+            routes=[*routes.bridge_routes(), *self.host.routes()],
+            middleware=[Middleware(HostedCalls, self.proxy.callers)],
+        )
+        self._site = Site.of([*own, hosted], self._absent)
+
+    def _absent(self, path: str) -> str:
+        """Say what is not served at a path of the bridge's own."""
+        if f"{path}/".startswith("/bridge/"):
+            return self.host.absent(path.removeprefix("/bridge"))
+        return f"nothing is served at {path}: GET /openapi.json lists what is"
 
     def describe_endpoints(self) -> dict[str, EndpointInfo]:
         """Return every endpoint, the bridge first if it hosts plugins."""
@@ -273,8 +284,8 @@ async def open_bridge(
             group.start_soon(registry.run)
             group.start_soon(_sweep, bridge.authenticator)
             async with serve(_with_cors(bridge, config), config) as url:
-                bridge.url = url
-                await anyio.to_thread.run_sync(_leave_traces, state_dir, url, config.cert)
+                bridge.url = await anyio.to_thread.run_sync(public_url, url, config)
+                await anyio.to_thread.run_sync(leave_traces, state_dir, bridge.url, config.cert)
                 yield bridge
 
 
@@ -299,15 +310,6 @@ async def _sweep(authenticator: Authenticator) -> None:
         await anyio.sleep(SWEEP)
         authenticator.cookies.sweep()
         await authenticator.tokens.sweep()
-
-
-def _leave_traces(state_dir: Path, url: str, cert: Path | None) -> None:
-    """Write down how clients and endpoints on this host reach the bridge."""
-    write_private(state_dir / "url", url)
-    if cert is not None:
-        shutil.copyfile(cert, state_dir / "cert.pem")
-    else:
-        (state_dir / "cert.pem").unlink(missing_ok=True)
 
 
 def _hear_nothing(kind: Kind, payload: memoryview) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ._command_line import FAILURE, fail, run
 from ._guard import load
 from .command import json_option, open_client, show, table
 from .errors import ConfigError, OrbitError
@@ -258,10 +259,9 @@ def revoke_token(ctx: click.Context, token_id: str, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; a failure is one clear line and exit status 1."""
+    """Run the command line; a failure is one clear line and exit status 1, or 2 on wrong usage."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        orbit()
+        run("orbit", orbit)
     except OrbitError as error:
-        click.echo(f"orbit: {error.detail}", err=True)
-        sys.exit(1)
+        fail("orbit", error.detail, FAILURE)

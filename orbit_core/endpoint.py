@@ -38,8 +38,10 @@ from .errors import (
     Forbidden,
     InvalidBody,
     NameInUse,
+    NoRoute,
     OrbitError,
     Unauthorized,
+    UnknownRoute,
 )
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, Notification, Topology, check_name
@@ -93,6 +95,7 @@ class Endpoint:
         self._started = time.monotonic()
         self._has_linked = False
         self._up_since = math.inf
+        self._answered = ""
         self.link = Link(self._serve, calls, self._hear, first_id=1)
         self._site = host.site()
 
@@ -114,16 +117,23 @@ class Endpoint:
             self._up_since = math.inf
             try:
                 await self._link_once()
+                self._answered = ""
                 logger.warning("the link to %s broke: dialing again", self.access.url)
             except OrbitError as error:
                 if self._is_fatal(error):
                     self.fail(error)
                     return
                 asked = error.retry_after or 0.0
-                logger.warning("%s: trying again", error.detail)
+                self._tell(error)
             failures = 0 if time.monotonic() - self._up_since > STABLE else failures + 1
             with anyio.move_on_after(pause(failures, asked)):
                 await self.stopped.wait()
+
+    def _tell(self, error: OrbitError) -> None:
+        """Log why there is no link; what answers in place of the bridge is told once."""
+        is_known = error.detail == self._answered
+        self._answered = error.detail if isinstance(error, (NoRoute, UnknownRoute)) else ""
+        logger.log(logging.DEBUG if is_known else logging.WARNING, "%s: trying again", error.detail)
 
     async def leave(self) -> None:
         """Tell the bridge that this endpoint goes, so that nobody waits for it."""

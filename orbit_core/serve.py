@@ -12,12 +12,11 @@ from typing import Any
 import attrs
 import click
 
+from ._command_line import FAILURE, USAGE, fail, run
 from ._loop import run_server
 from .config import BridgeConfig, EndpointConfig, find_file, override, setting, take
 from .errors import ConfigError, InvalidName, OrbitError
 from .ways.models import TUNNELS
-
-FATAL, USAGE = 1, 2
 
 
 class _JsonLines(logging.Formatter):
@@ -141,11 +140,11 @@ def _set_up_logging(level: str, form: str) -> None:
 def main() -> None:
     """Run the command; exit 2 on wrong usage, 1 on a fatal fault with one clear line."""
     try:
-        serve()
+        run("orbit-serve", serve)
     except* OrbitError as group:
         fault = _first(group)
-        click.echo(f"orbit-serve: {fault.detail}", err=True)
-        sys.exit(USAGE if isinstance(fault, (ConfigError, InvalidName)) else FATAL)
+        status = USAGE if isinstance(fault, (ConfigError, InvalidName)) else FAILURE
+        fail("orbit-serve", fault.detail, status)
 
 
 def _first(group: BaseExceptionGroup[OrbitError]) -> OrbitError:

@@ -178,15 +178,21 @@ class Site:
     """Serve routes as an ASGI application in which every failure has the error document.
 
     It stands in for Starlette's middleware stack, which costs a tenth of a small request.
+    ``absent`` says of a path that nothing is served there, and where to look.
     """
 
     router: Router
+    absent: Callable[[str], str]
 
     @classmethod
-    def of(cls, routes: Iterable[BaseRoute]) -> "Site":
+    def of(
+        cls,
+        routes: Iterable[BaseRoute],
+        absent: Callable[[str], str] = "nothing is served at {}".format,
+    ) -> "Site":
         """Build a site from routes."""
         collected: Sequence[BaseRoute] = list(routes)
-        return cls(Router(collected, redirect_slashes=False))
+        return cls(Router(collected, redirect_slashes=False), absent)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -218,7 +224,7 @@ class Site:
         path, headers = scope["path"], dict(error.headers or {})
         match error.status_code:
             case 404:
-                return error_reply(UnknownRoute(f"nothing is served at {path}"), headers)
+                return error_reply(UnknownRoute(self.absent(path)), headers)
             case 405:
                 root = scope.get("app_root_path", scope.get("root_path", ""))
                 found = _allowed(self.router.routes, {**scope, "root_path": root})

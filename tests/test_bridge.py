@@ -15,6 +15,7 @@ from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault, fault_code, opened
 from tests.joining import endpoint_token, handshake, joined_by_hand, refused
+from tests.offering import offer
 from tests.probe_plugin import PROBE, probe_of
 from tests.test_sessions import pragma
 from tests.waiting import until
@@ -287,6 +288,67 @@ async def test_a_request_for_a_token_with_a_fault_is_refused(admin, body, code):
     assert fault_code(await admin.post("/tokens", json=body)) == (400, code)
 
 
+@pytest.mark.parametrize(
+    ("path", "code", "detail"),
+    [
+        (
+            "/nobody/psij/jobs",
+            "unknown_endpoint",
+            "no endpoint 'nobody' is connected: GET /endpoints, or orbit endpoints, lists those "
+            "that are",
+        ),
+        (
+            "/node/psij/jobs",
+            "unknown_route",
+            "endpoint node serves no plugin 'psij': GET /node/plugins, or orbit plugins node, "
+            "tells which it does, and why no others",
+        ),
+        (
+            "/bridge/psij/jobs",
+            "unknown_route",
+            "endpoint bridge serves no plugin 'psij': GET /bridge/plugins, or orbit plugins "
+            "bridge, tells which it does, and why no others",
+        ),
+        (
+            "/node/probe/nowhere/at%20all",
+            "unknown_route",
+            "plugin probe of endpoint node serves nothing at /nowhere/at all: GET /node/plugins "
+            "lists its routes",
+        ),
+        ("/node", "unknown_route", "name a plugin of endpoint node: GET /node/plugins lists them"),
+        (
+            "/bridge",
+            "unknown_route",
+            "name a plugin of endpoint bridge: GET /bridge/plugins lists them",
+        ),
+        (
+            "/tokens/a/b",
+            "unknown_route",
+            "nothing is served at /tokens/a/b: GET /openapi.json lists what is",
+        ),
+    ],
+)
+async def test_a_path_that_nothing_serves_is_told_which_part_of_it_is_wrong(
+    deployment, path, code, detail
+):
+    async with opened(deployment, await deployment.token()) as client:
+        assert fault(await client.get(path)) == (404, code, detail)
+
+
+async def test_what_an_endpoint_lacks_is_told_only_to_whom_it_serves(deployment):
+    async with opened(deployment, await deployment.token(BOB)) as client:
+        replies = [await client.get(f"/node/{name}/x") for name in ("probe", "psij")]
+    assert fault(replies[0]) == fault(replies[1])
+    assert fault_code(replies[0]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("name", ["node", "bridge"])
+async def test_where_a_missing_plugin_is_looked_up_there_is_an_answer(deployment, name):
+    async with opened(deployment, await deployment.token()) as client:
+        assert (await client.get(f"/{name}/plugins")).status_code == 200
+        assert (await client.get("/endpoints")).status_code == 200
+
+
 async def test_revoking_an_unknown_token_is_refused(admin):
     assert fault_code(await admin.delete("/tokens/t0")) == (404, "unknown_token")
 
@@ -338,6 +400,48 @@ async def test_a_revoked_token_cuts_its_calls_and_no_others(deployment, admin, p
         probe.go.set()
     assert broken == [text]
     assert not deployment.bridge.proxy.callers
+
+
+async def test_a_revoked_token_cuts_the_streams_of_a_plugin_that_the_bridge_hosts(
+    tmp_path, monkeypatch
+):
+    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nprobe = {PROBE}\n")
+    config = BridgeConfig(port=0, plugins=["probe"])
+    async with open_deployment(tmp_path, config=config) as deployment:
+        bridge = deployment.bridge
+        token, text = await bridge.tokens.create(Role.CLIENT, "alice")
+        async with AsyncExitStack() as stack:
+            streams = []
+            for shown in (text, await deployment.token(ALICE)):
+                client = await stack.enter_async_context(opened(deployment, shown))
+                answer = await stack.enter_async_context(
+                    client.stream("GET", "/bridge/probe/trickle")
+                )
+                streams.append(answer.aiter_bytes())
+                assert await anext(streams[-1]) == b"part\n"
+            await bridge.tokens.revoke(token.id)
+            with anyio.fail_after(5), pytest.raises(httpx.TransportError):
+                await anext(streams[0])
+            probe = probe_of(bridge)
+            await until(lambda: probe.cancelled == 1)
+            probe.go.set()
+            with pytest.raises(StopAsyncIteration):
+                await anext(streams[1])
+        await until(lambda: not bridge.proxy.callers)
+
+
+async def test_an_endpoint_calls_a_plugin_that_the_bridge_hosts(tmp_path, monkeypatch):
+    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nprobe = {PROBE}\n")
+    config = BridgeConfig(port=0, plugins=["probe"])
+    plugins = {"node": [PROBE]}
+    async with open_deployment(tmp_path, plugins=plugins, config=config) as deployment:
+        hub = probe_of(deployment.endpoints["node"]).context.hub
+        assert await hub.request("GET", "/bridge/probe/item/7") == {"item": "7"}
+
+
+async def test_a_wrong_method_below_bridge_is_told_the_right_one(admin):
+    detail = "/bridge/terminate takes POST, not GET"
+    assert fault(await admin.get("/bridge/terminate")) == (405, "method_not_allowed", detail)
 
 
 async def test_logging_out_cuts_the_listeners_of_that_cookie_alone(deployment):

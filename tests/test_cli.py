@@ -1,6 +1,9 @@
 import json
+import os
 import re
+import signal
 import sys
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -138,6 +141,69 @@ def test_a_failure_is_one_line_and_exits_1(monkeypatch, capsys):
     error = capsys.readouterr().err
     assert error.startswith("orbit: ")
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["endpoints", "--x"], 2, "No such option '--x' (see orbit endpoints --help)"),
+        (["nothing"], 2, "No such command 'nothing' (see orbit --help)"),
+        (["disconnect"], 2, "Missing argument 'ENDPOINT' (see orbit disconnect --help)"),
+        (
+            ["token", "create", "--owner", "a", "--role", "king"],
+            2,
+            "Invalid value for '--role': 'king' is not one of 'client', 'endpoint', 'admin' "
+            "(see orbit token create --help)",
+        ),
+        (
+            ["call", "a/b", "-d", "{"],
+            2,
+            "Invalid value for --data: not JSON: Expecting property name enclosed in double "
+            "quotes: line 1 column 2 (char 1) (see orbit call --help)",
+        ),
+        (["--url", "ftp://x", "endpoints"], 1, "'ftp://x' is no bridge URL: write it as "
+         "https://HOST:PORT or http://…"),
+    ],
+    ids=["option", "command", "argument", "choice", "data", "ours"],
+)  # fmt: skip
+def test_every_error_is_one_line_that_begins_with_the_program(
+    monkeypatch, capsys, arguments, status, line
+):
+    monkeypatch.setattr("sys.argv", ["orbit", *arguments])
+    with pytest.raises(SystemExit) as told:
+        cli.main()
+    assert (told.value.code, capsys.readouterr().err) == (status, f"orbit: {line}\n")
+
+
+def test_a_commands_own_failure_begins_with_the_program(tmp_path, monkeypatch, capsys):
+    offer(tmp_path, monkeypatch, "[orbit.commands]\nfaulty = no_such_module:group\n")
+    monkeypatch.setattr("sys.argv", ["orbit", "faulty"])
+    with pytest.raises(SystemExit) as told:
+        cli.main()
+    assert told.value.code == 1
+    assert capsys.readouterr().err.startswith("orbit: the command faulty cannot be loaded: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
+def test_help_is_no_error(monkeypatch, capsys, arguments):
+    monkeypatch.setattr("sys.argv", ["orbit", *arguments])
+    with pytest.raises(SystemExit) as told:
+        cli.main()
+    assert told.value.code == (0 if arguments else 2)
+    found = capsys.readouterr()
+    assert re.match("Usage: orbit |orbit, version ", found.out + found.err)
+
+
+async def test_an_interrupt_ends_what_follows_without_a_word(deployment):
+    command = [str(Path(sys.executable).with_name("orbit")), "events"]
+    settings = {"ORBIT_URL": deployment.url, "ORBIT_TOKEN": await deployment.token()}
+    async with await anyio.open_process(command, env={**os.environ, **settings}) as process:
+        with anyio.fail_after(30):
+            assert await process.stdout.receive() == b"topology: node\n"
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+            said = [chunk async for chunk in process.stderr]
+    assert b"".join(said).strip() == b""
 
 
 @pytest.mark.parametrize(

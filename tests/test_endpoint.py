@@ -1,3 +1,4 @@
+import logging
 from functools import partial
 
 import anyio
@@ -23,6 +24,7 @@ from orbit_core.errors import (
 )
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
+from tests.connect_proxy import open_proxy
 from tests.early_plugin import EARLY
 from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
@@ -234,6 +236,49 @@ async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_pat
     async with open_endpoint(config, HOST, token="x") as endpoint:
         await until(lambda: caplog.text.count("cannot reach") >= 2)
         assert not endpoint.stopped.is_set()
+
+
+@pytest.fixture
+def portal_answer():
+    return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+async def levels(caplog, config, said):
+    """Return how loudly an endpoint ``said`` something the first and the second time."""
+    caplog.set_level(logging.DEBUG, "orbit_core.endpoint")
+    async with open_endpoint(config, HOST, token="x") as endpoint:
+
+        def found():
+            return [entry.levelname for entry in caplog.records if said in entry.message]
+
+        await until(lambda: len(found()) >= 2, 20)
+        assert not endpoint.stopped.is_set()
+    return found()[:2]
+
+
+async def test_a_bridge_under_another_path_is_told_once_and_dialed_on(deployment, tmp_path, caplog):
+    url = f"{deployment.url}/orbit"
+    asked = f"{url.replace('http', 'ws')}/register"
+    said = (
+        f"a bridge answers for {url}, but takes no endpoints at {asked} (HTTP 404): check the "
+        "path of its URL, a bridge by itself has none: trying again"
+    )
+    config = lonely(deployment, tmp_path, url=url)
+    assert await levels(caplog, config, said) == ["WARNING", "DEBUG"]
+
+
+async def test_another_server_in_place_of_the_bridge_is_told_once_and_dialed_on(
+    deployment, tmp_path, caplog, portal_answer
+):
+    async with open_proxy(answer=portal_answer) as portal:
+        url = portal.url()
+        said = (
+            f"something other than an ORBIT bridge answers for {url}: HTTP 404 Not Found for "
+            f"{url.replace('http', 'ws')}/register: check host, port and path of the bridge's URL: "
+            "trying again"
+        )
+        config = lonely(deployment, tmp_path, url=url)
+        assert await levels(caplog, config, said) == ["WARNING", "DEBUG"]
 
 
 async def test_a_notification_is_dropped_and_told_when_too_many_wait(

@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent.parent
 CORE = ROOT / "orbit_core"
 
 ROWS = [
-    "errors _page models _tasks _guard _rates _loop _memory _checked_send _handshake _signals",
+    "errors _page models _tasks _guard _rates _loop _memory _checked_send _handshake _signals "
+    "_command_line",
     "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",
@@ -24,7 +25,8 @@ ROWS = [
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _link_transport _transport _pipe _answer _event_stream",
     "ways.rendezvous ways.child",
-    "client _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes _dial",
+    "client _address _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes "
+    "_dial",
     "ways.reach bridge endpoint",
     "_blocking testing command cli _bridge_role _endpoint_role serve",
     "__init__",

@@ -343,7 +343,8 @@ async def test_a_sweep_that_cannot_write_is_tried_again(tmp_path, monkeypatch, c
 async def test_an_unknown_route_is_named(notes, route):
     reply = await notes.http().get(f"/notes2/{route}")
 
-    assert fault(reply) == (404, "unknown_route", f"nothing is served at /notes2/{route}")
+    detail = f"plugin notes2 of endpoint test serves nothing at /{route}: GET /test/plugins "
+    assert fault(reply) == (404, "unknown_route", f"{detail}lists its routes")
 
 
 @pytest.mark.parametrize(

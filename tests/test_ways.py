@@ -131,7 +131,7 @@ async def test_a_child_reports_how_it_begins_and_how_it_goes(child):
 
 async def test_a_bridge_that_is_away_is_reported(child):
     away = Access("http://127.0.0.1:9", child.access.token)
-    with pytest.raises(NoRoute, match=r"cannot reach http://127\.0\.0\.1:9"):
+    with pytest.raises(ConnectionLost, match=r"cannot reach http://127\.0\.0\.1:9"):
         async with child.reach("none").link(away, Credentials(NAME, "p", None, 0)):
             pass
     assert list((await child.report()).lost) == ["direct"]

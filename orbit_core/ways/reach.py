@@ -61,10 +61,9 @@ class Reach:
                 except OrbitError as error:
                     lost[way or "direct"] = error.detail
                     await self._tell(Report(lost=lost))
-                    if not isinstance(error, ConnectionLost):
+                    if way is None or not isinstance(error, ConnectionLost):
                         raise
-                    if way is not None:
-                        logger.info("the way %s is not open: %s", way, error.detail)
+                    logger.info("the way %s is not open: %s", way, error.detail)
                     continue
                 if way is not None:
                     self._order.sort(key=lambda each: each != way)

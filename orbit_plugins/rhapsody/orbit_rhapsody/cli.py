@@ -159,7 +159,7 @@ def run(context: click.Context, /, endpoint: str, as_json: bool, **options: Any)
         click.echo(found.get("stdout", ""), nl=False)
         click.echo(found.get("stderr", ""), nl=False, err=True)
         if "error" in found:
-            click.echo(found["error"], err=True)
+            click.echo(f"orbit: {found['error']}", err=True)
     code = found.get("exit_code")
     if found["state"] != "DONE":
         code = code or 1

@@ -68,6 +68,7 @@ def _judge(task: Task, future: Any) -> tuple[TaskState, dict[str, Any]]:
         fields["error"] = _reason(fields["exit_code"])
     elif isinstance(reason, OSError) and task.work.kind == "executable":
         fields["error"] = f"{task.work.fields['executable']} could not be started: {reason}"
+        fields["stderr"] = ""  # RHAPSODY puts the reason there, too: no program wrote it
     elif isinstance(reason, BaseException):
         fields |= failure(reason)
     else:

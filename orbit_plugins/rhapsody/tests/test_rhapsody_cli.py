@@ -65,7 +65,14 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def test_run_prints_what_the_command_printed_and_exits_as_it_did(shell: Shell) -> None:
     found = shell("run", "node7", "--", "sh", "-c", "echo out; echo err >&2; exit 3")
     assert (found.stdout, found.exit_code) == ("out\n", 3)
-    assert found.stderr == "err\nit ended with exit code 3\n"
+    assert found.stderr == "err\norbit: it ended with exit code 3\n"
+
+
+def test_run_says_once_that_a_command_could_not_be_started(shell: Shell) -> None:
+    found = shell("run", "node7", "--", "/nowhere/program")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("orbit: /nowhere/program could not be started: ")
+    assert (found.stdout, found.exit_code) == ("", 1)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,7 @@ def test_an_interrupt_cancels_what_runs(shell: Shell, command: list[str], text: 
         try:
             wait_for(lambda: "RUNNING" in states())
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 1
+            assert process.wait(30) == 130
         finally:
             process.kill()
     wait_for(lambda: set(states()) == {"CANCELED"})
