@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from .errors import NoImmediateCluster
-from .models import ClusterConfig, ClusterStatus, ClusterType, ResourceConfig
+from .models import ClusterConfig, ClusterType, ResourceConfig
 from .reach import Fleet
+from .states import ClusterStatus
 
 NEEDED: dict[ClusterType, frozenset[str]] = {
     "immediate": frozenset({"rhapsody", "staging"}),

@@ -13,12 +13,13 @@ from orbit_core.errors import StateUnavailable
 from orbit_core.values import as_model, to_data
 
 from .errors import SensorError
-from .models import Continuous, WorkflowState
+from .models import Continuous
 from .plans import Plan
 from .readings import Reading
 from .records import Verdict
 from .runs import Live, Publish, Runs
 from .sensors import Acquisition, look
+from .states import WorkflowState
 
 logger = logging.getLogger(__name__)
 

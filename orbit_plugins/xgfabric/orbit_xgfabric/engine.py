@@ -1,5 +1,6 @@
 """Carry a run through its steps, from wherever it was left."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -9,14 +10,17 @@ from orbit_core.errors import OrbitError
 
 from .acquisition import acquire, stage
 from .clusters import clusters, refusal
+from .failures import PilotLost
 from .migration import settle
-from .models import ClusterStatus
-from .pilots import release_pilot, submit_pilot
+from .pilots import regain_pilot, release_pilot, submit_pilot
 from .programs import release_tasks
 from .records import Verdict
 from .run import Run
 from .simulations import simulate
+from .states import ClusterStatus
 from .steps import evaluate, train
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[Run], Awaitable[None]]
 
@@ -27,9 +31,14 @@ async def carry_out(run: Run) -> Verdict:
     Raises RunFailed, and what the clusters refuse.
     """
     for name, step in STEPS.items():
-        if name not in run.record.finished:
-            await step(run)
-            await run.finish(name)
+        while name not in run.record.finished:
+            await regain_pilot(run)
+            try:
+                await step(run)
+            except PilotLost as error:
+                logger.info("run %s has to repeat %s: %s", run.run_id, name, error.detail)
+            else:
+                await run.finish(name)
     where = f"{run.workspace.run} at {run.active}"
     return Verdict("completed", f"completed: the results are in {where}")
 

@@ -19,8 +19,9 @@ from orbit_core.web import json_body, model_body, takes
 from .client import XGFabricClient
 from .configs import ConfigSummary
 from .gantt import to_svg
-from .models import WorkflowState, config_to_dict
+from .models import config_to_dict
 from .report import to_csv
+from .states import WorkflowState
 
 try:
     from .runs import Runs

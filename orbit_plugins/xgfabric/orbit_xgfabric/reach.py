@@ -10,6 +10,7 @@ import attrs
 
 from orbit_core import Topology
 from orbit_core.errors import (
+    Forbidden,
     GatewayTimeout,
     RequestInFlight,
     TooManyRequests,
@@ -29,16 +30,25 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 T = TypeVar("T")
 
 
-async def patiently(cluster: str, act: Callable[[], Awaitable[T]], limit: float) -> T:
+async def patiently(
+    cluster: str,
+    act: Callable[[], Awaitable[T]],
+    limit: float,
+    check: Callable[[], Awaitable[None]] | None = None,
+) -> T:
     """Return what ``act`` does at ``cluster``, which is safe to repeat, again while that is away.
 
-    Raises ClusterLost once that has been so for ``limit`` seconds, and what else ``act`` raises.
+    ``check`` is for an endpoint that ends for good, with its token: it raises once that is so.
+    Raises ClusterLost after ``limit`` seconds, what ``check`` does, and what else ``act`` raises.
     """
     begun, wait = time.monotonic(), FIRST_WAIT
+    away = AWAY if check is None else (*AWAY, Forbidden)
     while True:
         try:
             return await act()
-        except AWAY as error:
+        except away as error:
+            if check is not None:
+                await check()
             if time.monotonic() + wait > begun + limit:
                 raise ClusterLost(
                     f"cluster {cluster} has been away for {limit:g} s: {error.detail}"

@@ -15,13 +15,14 @@ from orbit_core.errors import OrbitError, StateUnavailable
 
 from .engine import carry_out, release, release_files
 from .journal import Journal, Kept
-from .models import WorkflowState, dict_to_config
-from .pilots import explained
+from .models import dict_to_config
+from .pilots import leave_queue
 from .plans import Plan
 from .reach import Fleet
 from .records import Verdict
 from .run import Run
 from .site import Site
+from .states import WorkflowState
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class Runs:
             verdict = await self._verdict(live)
             await _written(run.change(verdict=verdict))
         await _written(run.enter("clearing", run.state.progress, "clearing up"))
+        await _written(leave_queue(run))
         with anyio.move_on_after(CLEARING):
             await self._release(run)
         await _written(run.end(verdict))
@@ -145,7 +147,7 @@ class Runs:
             with live.scope:
                 return await carry_out(run)
         except OrbitError as error:
-            return Verdict("failed", f"failed in {run.state.phase}", await explained(run, error))
+            return Verdict("failed", f"failed in {run.state.phase}", error.detail)
         except Exception:  # a bug must not leave for ever what the run has at clusters
             logger.exception("run %s failed", run.run_id)
             reason = "the plugin failed: the log of its endpoint has the traceback"

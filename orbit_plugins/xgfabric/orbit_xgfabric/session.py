@@ -24,13 +24,13 @@ from .failures import UnknownRun
 from .journal import Kept
 from .models import (
     ResourceConfig,
-    WorkflowState,
     dict_to_config,
     dict_to_resource_config,
 )
 from .plans import Plan
 from .report import Report, report_on
 from .runs import Runs
+from .states import WorkflowState
 from .templates import check_workflow
 
 WORKDIR = "XGFABRIC_WORKDIR"

@@ -1,6 +1,6 @@
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,22 @@ class Lab:
 
     shell = staticmethod(shell)
 
-    def processes(self) -> list[int]:
-        """Return the processes of the stand-ins."""
+    def processes(self, word: str = "") -> list[int]:
+        """Return the processes of the stand-ins, or those that name something else."""
+        wanted = word or str(self.gate)
         return [
             process.pid
             for process in psutil.process_iter(["cmdline"])
-            if any(str(self.gate) in word for word in process.info["cmdline"] or [])
+            if any(wanted in given for given in process.info["cmdline"] or [])
         ]
+
+    def is_deserted(self) -> bool:
+        """Kill what runs in the lab and outlives its endpoints, and tell whether nothing does."""
+        left = self.processes(f"{self.directory}/")
+        for pid in left:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+        return not left
 
     @property
     def log(self) -> Path:
@@ -217,6 +226,8 @@ async def _open(
             lab.leaving.set()
             for name in list(lab.running):
                 await lab.end(name)
+            with anyio.CancelScope(shield=True):
+                await lab.until(lab.is_deserted)
 
 
 @pytest.fixture

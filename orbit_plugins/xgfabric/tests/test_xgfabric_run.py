@@ -166,7 +166,10 @@ async def test_a_run_waits_for_its_cluster_and_then_says_what_the_others_lack(
         assert (state["status"], state["active_cluster"]) == ("completed", "late")
 
 
-async def test_a_cluster_that_stays_away_fails_the_run(lab: Lab, user: XGFabricClient) -> None:
+async def test_a_cluster_that_stays_away_fails_the_run(
+    lab: Lab, user: XGFabricClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orbit_xgfabric.runs.CLEARING", 0.1)
     lab.gate.touch()
     await user.start_workflow(lab.workflow(timeouts={"away": 0.5}))
     await lab.until(lambda: lab.begun() == ["0", "1"])
@@ -256,6 +259,7 @@ async def test_a_cluster_that_goes_away_early_fails_the_run_in_that_phase(
     gone: str,
     phase: str,
 ) -> None:
+    monkeypatch.setattr("orbit_xgfabric.runs.CLEARING", 0.1)
     sensor = lab.directory / "senspot-get"
     wait = f"while [ -e '{lab.gate}' ]; do sleep 0.05; done"
     line = "echo '9:9:9 time: 1700000000.0000000000 192.0.2.1 seq_no: 1'"
@@ -275,3 +279,41 @@ async def test_a_cluster_that_goes_away_early_fails_the_run_in_that_phase(
     state = await lab.finish(user)
     assert state["message"] == f"failed in {phase}"
     assert state["error"].startswith(f"cluster {gone} has been away for 0.5 s: ")
+
+
+async def test_the_state_tells_how_many_tasks_run_while_they_do(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def hear(endpoint: str, plugin: str, topic: str, state: dict[str, Any]) -> None:
+        seen.extend((state["phase"], one["tasks_running"]) for one in state["immediate_clusters"])
+
+    user.register_notification_callback(hear, "workflow_status")
+    await (await lab.bridge()).wait_for_listener()
+    lab.gate.touch()
+    work = lab.directory / "work"
+    work.touch()
+    train = lab.shell(f'while [ -e "{work}" ]; do sleep 0.05; done')
+    await user.start_workflow(
+        lab.workflow(batch_size=4, training_tasks={"pcr": train}, evaluation_task=None)
+    )
+    await lab.until(lambda: seen[-1:] == [("simulations", 4)])
+    lab.gate.unlink()
+    await lab.until(lambda: seen[-1:] == [("training", 1)])
+    work.unlink()
+    state = await lab.finish(user)
+    assert [cluster["tasks_running"] for cluster in state["immediate_clusters"]] == [0]
+
+
+async def test_a_run_that_is_stopped_has_no_tasks_running(lab: Lab, user: XGFabricClient) -> None:
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow())
+
+    async def tasks_run() -> bool:
+        state = await user.get_status()
+        return [cluster["tasks_running"] for cluster in state["immediate_clusters"]] == [2]
+
+    await lab.until(tasks_run)
+    await user.stop_workflow()
+    assert (await user.get_status())["immediate_clusters"][0]["tasks_running"] == 0
