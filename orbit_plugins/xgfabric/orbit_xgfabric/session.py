@@ -22,11 +22,7 @@ from .documents import Config
 from .errors import InvalidWorkdir, WorkflowIdle, WorkflowRunning
 from .failures import UnknownRun
 from .journal import Kept
-from .models import (
-    ResourceConfig,
-    dict_to_config,
-    dict_to_resource_config,
-)
+from .models import ResourceConfig, dict_to_config, dict_to_resource_config
 from .plans import Plan
 from .report import Report, report_on
 from .runs import Runs
@@ -196,7 +192,7 @@ class XGFabricSession(PluginSession):
         kept = self._kept(run_id)
         record, now = kept.record, time.time()
         current = [] if record.current is None else [attrs.evolve(record.current, ended=now)]
-        return report_on(
+        found = report_on(
             [*record.spans, *current],
             run_id=record.run_id,
             workflow=str(record.workflow["name"]),
@@ -204,6 +200,7 @@ class XGFabricSession(PluginSession):
             began=record.began,
             ended=record.ended or now,
         )
+        return attrs.evolve(found, skipped=record.state.skipped_clusters)
 
     def _kept(self, run_id: str | None) -> Kept:
         journal = self._runs.journal

@@ -46,7 +46,8 @@ class LogEntry:
 class WorkflowState:
     """Say how a run is; times are ISO 8601 in UTC, ``progress`` is per cent.
 
-    ``pilot_jobs`` are job ids by cluster. ``log`` has the newest entry first.
+    ``pilot_jobs`` are job ids by cluster, ``skipped_clusters`` tells why clusters that are
+    configured are not used. ``log`` has the newest entry first.
     """
 
     status: Status = "idle"
@@ -64,6 +65,7 @@ class WorkflowState:
     pilot_jobs: dict[str, str] = attrs.field(factory=dict)
     immediate_clusters: list[ClusterStatus] = attrs.field(factory=list)
     allocate_clusters: list[ClusterStatus] = attrs.field(factory=list)
+    skipped_clusters: dict[str, str] = attrs.field(factory=dict)
     log: list[LogEntry] = attrs.field(factory=list)
     config_name: str | None = None
     config_dir: str | None = None

@@ -156,8 +156,8 @@ async def test_a_run_waits_for_its_cluster_and_then_says_what_the_others_lack(
         assert state["status"] == "failed"
         assert state["error"] == (
             "no immediate cluster was connected within 0.1 s: start an endpoint with the plugins "
-            "rhapsody and staging, or set its cluster_type; files serves no rhapsody, hub serves "
-            "no rhapsody and no staging connected"
+            "rhapsody and staging, or set its cluster_type. Connected: files serves no rhapsody, "
+            "hub serves no rhapsody and no staging"
         )
         await user.start_workflow(lab.workflow())
         await lab.until_phase(user, "connecting")
@@ -317,3 +317,55 @@ async def test_a_run_that_is_stopped_has_no_tasks_running(lab: Lab, user: XGFabr
     await lab.until(tasks_run)
     await user.stop_workflow()
     assert (await user.get_status())["immediate_clusters"][0]["tasks_running"] == 0
+
+
+async def test_a_cluster_that_is_configured_and_missing_is_skipped_by_name(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    await lab.start("files", targets["staging"])
+    clusters = {"small": {}, "anvil": {"cluster_type": "allocate"}, "files": {}}
+    state = await lab.run(user, {"cluster_configs": clusters}, timeouts={"connect": 0.1})
+    assert state["status"] == "completed"
+    why = {"anvil": "is not connected", "files": "serves no rhapsody"}
+    assert state["skipped_clusters"] == why
+    assert messages(state, "warning") == [
+        "cluster files of the resources is skipped: it serves no rhapsody",
+        "cluster anvil of the resources is skipped: it is not connected",
+    ]
+    assert (await user.get_report())["skipped"] == why
+
+
+async def test_a_run_waits_a_while_for_every_cluster_that_is_configured(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    clusters = {"late": {}, "small": {}}
+    await user.start_workflow(lab.workflow(), {"cluster_configs": clusters})
+    state = await lab.until_phase(user, "connecting")
+    assert state["message"] == "waiting for late"
+    await lab.start("late", targets["rhapsody"], targets["staging"])
+    state = await lab.finish(user)
+    assert (state["status"], state["active_cluster"]) == ("completed", "late")
+    assert state["skipped_clusters"] == {}
+
+
+async def test_programs_are_not_sought_at_a_cluster_that_stands_in_for_another(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    task = lab.shell("{workflow_path}/run.sh")
+    changed = {"simulation_task": task, "timeouts": {"connect": 0.1}}
+    state = await lab.run(user, {"cluster_configs": {"ucsb": {}}}, **changed)
+    assert state["message"] == "failed in connecting"
+    assert state["error"].endswith(
+        "Connected: hub serves no rhapsody and no staging, small is not configured, and the tasks "
+        "need a workflow_path. Configured, but not connected: ucsb"
+    )
+
+
+async def test_no_job_is_submitted_at_a_cluster_that_stands_in_for_another(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    queue = f"queue_info={targets['staging']}"
+    await lab.start("other", targets["psij"], targets["staging"], queue)
+    state = await lab.run(user, {"cluster_configs": {"anvil": {}}}, timeouts={"connect": 0.1})
+    assert (state["status"], state["allocate_clusters"]) == ("completed", [])
+    assert (await user.get_report())["queues"] == []
