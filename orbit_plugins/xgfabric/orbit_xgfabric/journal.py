@@ -106,7 +106,7 @@ class Journal:
             await self._runs.delete(run_id)
             self.discard(run_id)
 
-    async def forget_oldest(self, holder: str) -> None:
-        """Remove the oldest runs of a holder of which nothing is left, if there are too many."""
+    def oldest(self, holder: str) -> list[Kept]:
+        """Return the oldest runs of a holder of which nothing is left, if there are too many."""
         over = [kept for kept in self.of(holder) if kept.record.is_clear]
-        await self.forget(over[: max(0, len(over) - RUNS_KEPT)])
+        return over[: max(0, len(over) - RUNS_KEPT)]

@@ -6,13 +6,16 @@ endpoint, comes back.
 
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from orbit_core import PluginContext
 from orbit_core.errors import OrbitError, StateUnavailable
 
+from .acquisition import remove_local
 from .engine import carry_out, release, release_files
 from .journal import Journal, Kept
 from .models import dict_to_config
@@ -163,11 +166,18 @@ class Runs:
         if not run.record.is_clear:
             await self._release(run)
         if run.record.holder in self._holders:
-            await _written(self.journal.forget_oldest(run.record.holder))
+            await self._forget(self.journal.oldest(run.record.holder))
         else:
             run.site.patience = RELEASE_PATIENCE
             await _written(release_files(run))
-            await _written(self.journal.forget([Kept(run.record, run.simulations)]))
+            await self._forget([Kept(run.record, run.simulations)])
+
+    async def _forget(self, runs: list[Kept]) -> None:
+        """Remove runs, with their files at this endpoint."""
+        for kept in runs:
+            folder = Path(dict_to_config(kept.record.workflow).local_workspace)
+            await anyio.to_thread.run_sync(remove_local, folder, kept.record.run_id)
+        await _written(self.journal.forget(runs))
 
 
 async def _written(act: Awaitable[None]) -> None:
