@@ -1,3 +1,4 @@
+import sqlite3
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -48,6 +49,14 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 def shell(script: str, *arguments: str) -> dict[str, Any]:
     return {"executable": "/bin/sh", "arguments": ["-c", script, "stand-in", *arguments]}
+
+
+@pytest.fixture(autouse=True)
+def swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look more often than a user needs to."""
+    monkeypatch.setattr("orbit_xgfabric.client.POLL", 0.05)
+    for module in ("pilots", "migration"):
+        monkeypatch.setattr(f"orbit_xgfabric.{module}.LOOK", 0.2)
 
 
 @attrs.define(eq=False)
@@ -131,6 +140,14 @@ class Lab:
         await stopped.wait()
         if not self.leaving.is_set():
             await self._until_known()
+
+    def change_state(self, statement: str, *values: str, endpoint: str = "hub") -> int:
+        """Change what an endpoint that has stopped finds when it is back; return how many rows."""
+        path = self.directory / "state" / "endpoints" / endpoint / "state.sqlite3"
+        with sqlite3.connect(path) as connection:
+            count = connection.execute(statement, values).rowcount
+        connection.close()
+        return count
 
     async def bridge(self, principal: Principal = ALICE) -> AsyncBridgeClient:
         if principal not in self.bridges:
