@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
+import attrs
+
 from .errors import NoImmediateCluster
 from .models import ClusterConfig, ClusterType, ResourceConfig
 from .reach import Fleet
-from .states import ClusterStatus
+from .states import ClusterStatus, WorkflowState
 
 NEEDED: dict[ClusterType, frozenset[str]] = {
     "immediate": frozenset({"rhapsody", "staging"}),
@@ -37,6 +39,19 @@ def clusters(fleet: Fleet, resource: ResourceConfig) -> Iterator[ClusterStatus]:
         kind = kind_of(config, plugins)
         if plugins >= NEEDED[kind]:
             yield status_of(name, kind, config)
+
+
+def present(fleet: Fleet, state: WorkflowState) -> WorkflowState:
+    """Return a state whose clusters are online if they are now."""
+
+    def seen(found: list[ClusterStatus]) -> list[ClusterStatus]:
+        return [attrs.evolve(one, online=bool(fleet.plugins(one.name))) for one in found]
+
+    return attrs.evolve(
+        state,
+        immediate_clusters=seen(state.immediate_clusters),
+        allocate_clusters=seen(state.allocate_clusters),
+    )
 
 
 def status_of(name: str, kind: ClusterType, config: ClusterConfig) -> ClusterStatus:

@@ -110,6 +110,8 @@ class XGFabricPlugin(Plugin):
         """See which clusters and pilots are connected."""
         await super().on_topology_change(topology)
         self.runs.fleet.hear(topology)
+        for session in list(self._live):
+            session.tell_presence()
 
     def busy_sessions(self) -> list[str]:
         """Return the sessions in which a workflow goes on."""

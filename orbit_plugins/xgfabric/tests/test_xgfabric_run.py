@@ -179,6 +179,28 @@ async def test_a_cluster_that_stays_away_fails_the_run(
     assert state["error"].startswith("cluster small has been away for 0.5 s: ")
 
 
+async def test_the_state_tells_which_clusters_are_online(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    seen: list[bool] = []
+
+    def hear(endpoint: str, plugin: str, topic: str, state: dict[str, Any]) -> None:
+        seen.extend(cluster["online"] for cluster in state["immediate_clusters"])
+
+    user.register_notification_callback(hear, "workflow_status")
+    await (await lab.bridge()).wait_for_listener()
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow())
+    await lab.until(lambda: lab.begun() == ["0", "1"] and seen[-1:] == [True])
+    await lab.end("small")
+    await lab.until(lambda: seen[-1:] == [False])
+    lab.gate.unlink()
+    await lab.start("small", targets["rhapsody"], targets["staging"])
+    await lab.until(lambda: seen[-1:] == [True])
+    state = await lab.finish(user)
+    assert [cluster["online"] for cluster in state["immediate_clusters"]] == [True]
+
+
 async def test_a_cluster_that_comes_back_in_time_goes_on_and_nothing_runs_to_its_end_twice(
     lab: Lab, user: XGFabricClient, targets: dict[str, str]
 ) -> None:
