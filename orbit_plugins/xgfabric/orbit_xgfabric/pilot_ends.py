@@ -1,12 +1,14 @@
 """Tell how a pilot's job ended, and whether another one is worth submitting."""
 
+from typing import Any
+
 import anyio
 import attrs
+from orbit_psij.errors import UnknownJob
 
-from orbit_core.errors import NotFound
+from orbit_core.errors import OrbitError, SessionExpired, UnknownSession
 
-from .failures import ClusterLost, PilotLost
-from .reach import AWAY
+from .failures import PilotLost
 from .records import PilotRecord, RunRecord
 from .run import Run
 
@@ -34,14 +36,22 @@ async def end_of(run: Run, pilot: PilotRecord) -> PilotEnd | None:
             status = await jobs.tunnel_status(pilot.endpoint)
             if status["stage"] != "over":
                 return None
-            job = await jobs.get_job_status(pilot.job_id, NO_OUTPUT, NO_OUTPUT)
-    except (*AWAY, ClusterLost, TimeoutError):
+            job = await _job_of(jobs, pilot)
+    except (OrbitError, TimeoutError):
         return None
-    except NotFound:
+    if job is None:
         return PilotEnd(f"{pilot.cluster} does not know its job any more", job=pilot.job_id)
     failure = job["failure"] or {}
     reason = status["reason"] or job["message"] or f"its job is {job['state']}"
     return PilotEnd(str(reason), failure.get("cause"), str(job["native_id"] or pilot.job_id))
+
+
+async def _job_of(jobs: Any, pilot: PilotRecord) -> dict[str, Any] | None:
+    """Return the status of a pilot's job without its output, None if it is forgotten."""
+    try:
+        return dict(await jobs.get_job_status(pilot.job_id, NO_OUTPUT, NO_OUTPUT))
+    except (UnknownJob, UnknownSession, SessionExpired):
+        return None
 
 
 async def check_pilot(run: Run) -> None:

@@ -352,6 +352,24 @@ async def test_a_pilot_that_replaces_another_is_not_waited_for_without_end(
     await lab.until(lambda: pilots(lab) == [])
 
 
+async def test_a_pilot_whose_cluster_has_forgotten_it_is_replaced(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    await user.start_workflow(held_training(lab), RESOURCE)
+    await lab.until(lambda: lab.lines().count("train") == 1)
+    await lab.end("big")
+    for pid in pilots(lab):  # which leaves in order, so that nobody waits for it
+        psutil.Process(pid).terminate()
+    statement = "DELETE FROM documents WHERE space IN (?, ?)"
+    spaces = ("plugin/psij/jobs", "plugin/psij/children")
+    assert lab.change_state(statement, *spaces, endpoint="big") == 2
+    await lab.start("big", targets["psij"], targets["staging"])
+    await lab.until(lambda: lab.lines().count("train") == 2)
+    (lab.directory / "work").unlink()
+    state = await lab.finish(user)
+    assert any("big does not know its job any more" in one for one in messages(state, "warning"))
+
+
 async def test_a_run_fails_at_once_when_the_last_of_its_pilots_dies(
     lab: Lab, user: XGFabricClient
 ) -> None:
