@@ -86,11 +86,15 @@ class Lab:
 
     def is_deserted(self) -> bool:
         """Kill what runs in the lab and outlives its endpoints, and tell whether nothing does."""
-        left = self.processes(f"{self.directory}/")
-        for pid in left:
+        return not self.kill(f"{self.directory}/")
+
+    def kill(self, word: str) -> list[int]:
+        """Kill the processes whose command lines name something, and return them."""
+        found = self.processes(word)
+        for pid in found:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
-        return not left
+        return found
 
     @property
     def log(self) -> Path:

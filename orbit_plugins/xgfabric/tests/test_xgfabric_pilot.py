@@ -277,13 +277,28 @@ async def test_a_pilot_that_dies_at_work_is_replaced_and_what_had_ended_is_not_r
     await lab.until(lambda: pilots(lab) == [])
 
 
+async def test_simulations_that_end_with_their_pilot_run_again_at_the_next(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow(migrate="abort"), RESOURCE)
+    await lab.until(lambda: lab.begun() == ["0", "0", "1", "1"])
+    kill_pilots(lab)
+    lab.kill(str(lab.gate))
+    await lab.until(lambda: lab.begun() == ["0", "0", "0", "1", "1", "1"])
+    lab.gate.unlink()
+    state = await lab.finish(user)
+    assert (state["status"], state["completed_simulations"]) == ("completed", 4)
+    assert lab.lines() == ONCE
+    assert state["allocate_clusters"][0]["pilot_job_id"] == state["pilot_jobs"]["big"]
+
+
 async def test_a_task_that_is_killed_with_its_pilot_runs_again_at_the_next(
     lab: Lab, user: XGFabricClient
 ) -> None:
     await user.start_workflow(held_training(lab), RESOURCE)
     await lab.until(lambda: lab.lines().count("train") == 1)
-    for pid in lab.processes(str(lab.directory / "work")):
-        psutil.Process(pid).terminate()
+    lab.kill(str(lab.directory / "work"))
     kill_pilots(lab)
     await lab.until(lambda: lab.lines().count("train") == 2)
     (lab.directory / "work").unlink()
