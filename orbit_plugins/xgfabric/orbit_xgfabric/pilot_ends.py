@@ -9,6 +9,7 @@ from orbit_psij.errors import UnknownJob
 from orbit_core.errors import OrbitError, SessionExpired, UnknownSession
 
 from .failures import PilotLost
+from .reach import Watch
 from .records import PilotRecord, RunRecord
 from .run import Run
 
@@ -54,13 +55,17 @@ async def _job_of(jobs: Any, pilot: PilotRecord) -> dict[str, Any] | None:
         return None
 
 
-async def check_pilot(run: Run) -> None:
-    """Raise PilotLost if the pilot at which the run works has ended."""
+def watch_pilot(run: Run) -> Watch:
+    """Return what raises PilotLost once the pilot at which the run works has ended."""
     pilot = run.record.pilot
     assert pilot is not None
-    end = await end_of(run, pilot)
-    if end is not None:
-        raise PilotLost(obituary(pilot, end))
+
+    async def check() -> None:
+        end = await end_of(run, pilot)
+        if end is not None:
+            raise PilotLost(obituary(pilot, end))
+
+    return Watch(f"pilot {pilot.endpoint}, job {pilot.job_id} of {pilot.cluster},", check)
 
 
 def obituary(pilot: PilotRecord, end: PilotEnd) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .failures import StepFailed
 from .models import TaskTemplate
-from .pilot_ends import check_pilot
+from .pilot_ends import watch_pilot
 from .pilots import expect_end
 from .report import Span
 from .run import Run
@@ -19,7 +19,7 @@ async def runner(run: Run, cluster: str | None = None) -> Runner:
     endpoint = run.runs_at if cluster is None else cluster
     at = cluster or run.active
     if endpoint != at:
-        run.site.checks[endpoint] = partial(check_pilot, run)
+        run.site.watches[endpoint] = watch_pilot(run)
     client = await run.site.tasks(endpoint, run.cluster(at).backends)
     doubt = partial(expect_end, run) if endpoint != at else None
     count = partial(run.count_tasks, at)

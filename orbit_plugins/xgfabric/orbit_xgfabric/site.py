@@ -10,7 +10,7 @@ import attrs
 from orbit_core.errors import SessionExpired, UnknownSession
 
 from .failures import StepFailed
-from .reach import patiently
+from .reach import Watch, patiently
 from .records import FOLDERS, Workspace
 
 T = TypeVar("T")
@@ -22,14 +22,14 @@ class Site:
 
     Files are in a session of the user's (``files_sid``), since they outlive the run; tasks and jobs
     in one of the run's own (``run_sid``). ``patience`` is the seconds that an endpoint may be away;
-    ``checks`` has, for endpoints that end, what raises once they are not waited for any more.
+    ``watches`` has those of endpoints that may end.
     """
 
     hub: Any
     run_sid: str
     files_sid: str
     patience: float
-    checks: dict[str, Callable[[], Awaitable[None]]] = attrs.field(factory=dict)
+    watches: dict[str, Watch] = attrs.field(factory=dict)
     _clients: dict[tuple[str, str], Any] = attrs.field(factory=dict)
 
     async def files(self, cluster: str) -> Any:
@@ -69,7 +69,7 @@ class Site:
 
     async def ask(self, endpoint: str, act: Callable[[], Awaitable[T]]) -> T:
         """Return what ``act`` does at an endpoint, which is safe to repeat, as `patiently` does."""
-        return await patiently(endpoint, act, self.patience, self.checks.get(endpoint))
+        return await patiently(endpoint, act, self.patience, self.watches.get(endpoint))
 
     async def prepare(self, cluster: str, programs: str | None, run_id: str) -> Workspace:
         """Make the run's directories at a cluster and return where they are.

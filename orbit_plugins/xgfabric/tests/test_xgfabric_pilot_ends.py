@@ -1,12 +1,16 @@
-"""Which pilots that ended are replaced."""
+"""Which pilots that ended are replaced, and how one that does not answer is called."""
 
 import attrs
 import pytest
+from orbit_xgfabric.failures import ClusterLost
 from orbit_xgfabric.models import ResourceConfig, WorkflowConfig
 from orbit_xgfabric.pilot_ends import PilotEnd, objection
 from orbit_xgfabric.plans import Plan
+from orbit_xgfabric.reach import Watch, patiently
 from orbit_xgfabric.records import PilotRecord, RunRecord
 from orbit_xgfabric.report import Span
+
+from orbit_core.errors import Unavailable
 
 PILOT = PilotRecord(cluster="big", endpoint="big.xgf-1", job_id="1", submitted=0.0, landed=1.0)
 TASK = Span("simulations", "big", 1.0, 2.0, "task", "sim-0")
@@ -36,3 +40,17 @@ def test_a_pilot_that_used_its_walltime_up_is_replaced_if_a_task_of_its_ended() 
     assert objection(record(1, 0), PILOT, end, 3) is None
     why = objection(record(0, 0), PILOT, end, 3)
     assert why == "no task ended within its walltime, so ask for a longer duration"
+
+
+@pytest.mark.anyio
+async def test_a_pilot_that_does_not_answer_though_its_job_runs_is_named() -> None:
+    async def ask() -> None:
+        raise Unavailable("it is not connected")
+
+    async def job_runs() -> None:
+        pass
+
+    watch = Watch("pilot big.xgf-1, job 17 of big,", job_runs)
+    told = "pilot big.xgf-1, job 17 of big, has been away for 0 s: it is not connected"
+    with pytest.raises(ClusterLost, match=told):
+        await patiently("big.xgf-1", ask, 0.0, watch)
