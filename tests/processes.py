@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -66,6 +66,10 @@ class Site:
         process.kill()
         await process.aclose()
 
+    def is_running(self, name: str) -> bool:
+        """Tell whether a process was started and not killed."""
+        return name in self._running
+
     def pid(self, name: str) -> int:
         """Return a process's id."""
         return self._running[name].pid
@@ -88,6 +92,13 @@ class Site:
         """Return a plain HTTP client, which repeats nothing and waits for ever."""
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=None)
+
+    def kill_left(self) -> None:
+        """End what an endpoint started and outlived it, such as a job or a child endpoint."""
+        for process in psutil.process_iter(["cmdline"]):
+            if any(f"{self.folder}/" in word for word in process.info["cmdline"] or []):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     async def _start(self, name: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -127,3 +138,4 @@ async def open_site(folder: Path) -> AsyncIterator[Site]:
         with anyio.CancelScope(shield=True):
             for name in list(site._running):
                 await site.kill(name)
+            site.kill_left()

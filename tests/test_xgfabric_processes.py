@@ -129,6 +129,17 @@ class Lab:
     def thaw(self, name):
         os.kill(self.site.pid(name), signal.SIGCONT)
 
+    async def clear(self):
+        """End the run with its pilot, wherever a test that failed or was interrupted left it."""
+        for held in self.folder.glob("hold-*"):
+            held.unlink()
+        for name in ("big", "small"):
+            self.thaw(name)
+        if not self.site.is_running("hub"):
+            await self.site.start_endpoint("hub", "xgfabric")
+        await self.workflows.unregister_session()
+        await until(lambda: not self.pilots(), PATIENCE)
+
     def pilots(self):
         """Return the processes of pilots."""
         return [
@@ -182,7 +193,11 @@ async def lab(site, tmp_path):
     current.unlink(missing_ok=True)
     current.symlink_to(tmp_path)
     async with site.client() as bridge:
-        yield await Lab.open(site, tmp_path, bridge)
+        found = await Lab.open(site, tmp_path, bridge)
+        try:
+            yield found
+        finally:
+            await found.clear()
 
 
 async def kill_in_acquisition(lab):

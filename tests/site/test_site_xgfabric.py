@@ -16,7 +16,7 @@ import pytest
 from orbit_xgfabric.client import XGFabricClient
 
 from orbit_core.client import AsyncBridgeClient
-from orbit_core.errors import GatewayTimeout, NotFound, Unavailable
+from orbit_core.errors import GatewayTimeout, NotFound, OrbitError, Unavailable
 from tests.waiting import until
 
 from .outpost import Outpost, open_outpost
@@ -114,6 +114,19 @@ class Lab:
         self.outpost.thaw("login")
         await self.outpost.start_sensors(PLUGINS["sensors"])
 
+    async def clear(self):
+        """End the run with its job, wherever a test that failed or was interrupted left it."""
+        for held in (self.held_sensor, self.held_simulations, self.programs("login") / "hold"):
+            held.unlink(missing_ok=True)
+        self.outpost.thaw("login")
+        with suppress(OrbitError, TimeoutError), anyio.fail_after(PATIENCE):
+            await self.workflows.unregister_session()
+        cluster = self.outpost.cluster
+        jobs = cluster.run("squeue", "--noheader", "--format=%i").split()
+        with suppress(RuntimeError):  # there is none, or it has ended meanwhile
+            cluster.run("scancel", *jobs)
+        await anyio.to_thread.run_sync(self.outpost.wait_until_clear)
+
     async def finish(self):
         """See that a run does everything once, the end of it in its job, and return its report."""
         state = await self.workflows.wait_workflow(PATIENCE)
@@ -151,8 +164,12 @@ async def lab(network, walled_cluster, tmp_path):
         async with outpost.client() as bridge:
             endpoint = bridge.get_endpoint_client("sensors")
             workflows = await endpoint.get_plugin("xgfabric", sid="lab", lifetime="persistent")
-            yield Lab(outpost, tmp_path, bridge, workflows)
-        await anyio.to_thread.run_sync(outpost.wait_until_clear)
+            found = Lab(outpost, tmp_path, bridge, workflows)
+            try:
+                yield found
+                await anyio.to_thread.run_sync(outpost.wait_until_clear)
+            finally:
+                await found.clear()
 
 
 async def test_the_default_workflow_goes_on_in_a_batch_job_once_that_has_begun(lab):
@@ -212,6 +229,34 @@ async def test_a_run_outlives_a_kill_of_all_its_endpoints_but_the_pilot(lab):
     await until(lambda: "train pcr" in dict(lab.lines("login")), PATIENCE)
     await lab.restart("sensors", "login")
     await lab.finish()
+
+
+async def test_a_run_goes_on_in_another_job_when_the_node_of_its_job_fails(lab, walled_cluster):
+    held = lab.programs("login") / "hold"
+    held.touch()
+    lab.held_simulations.touch()
+    await lab.start()
+    await lab.until_landed()
+    lab.held_simulations.unlink()
+    await until(lambda: lab.lines("login", "begun") != [], PATIENCE)
+    ((_, first), *_) = lab.lines("login", "begun")
+    node = walled_cluster.run("squeue", "--noheader", "--format=%N", "--jobs", first)
+    walled_cluster.run("scontrol", "update", f"node={node}", "state=down", "reason=test")
+    try:
+        await until(lambda: len({job for _, job in lab.lines("login", "begun")}) == 2, PATIENCE)
+        held.unlink()
+        state = await lab.workflows.wait_workflow(PATIENCE)
+    finally:
+        walled_cluster.run("scontrol", "update", f"node={node}", "state=idle")
+
+    assert (state["status"], state["error"]) == ("completed", None), state["log"]
+    (told,) = [line["message"] for line in state["log"] if line["level"] == "warning"]
+    assert f", job {first} of login, has ended: a node failed; pilot 2 of at most 3" in told
+    ended = [name for name, _ in lab.lines("sensors") + lab.lines("login")]
+    assert sorted(ended[:16]) == sorted(SIMULATIONS)
+    assert ended[16:] == STEPS
+    (queue,) = (await lab.workflows.get_report())["queues"]
+    assert queue["pilots"] == 2
 
 
 async def test_stopping_a_run_ends_its_job(lab, walled_cluster):

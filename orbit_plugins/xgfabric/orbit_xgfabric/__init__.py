@@ -21,23 +21,21 @@ from .errors import (
     WorkflowIdle,
     WorkflowRunning,
 )
-from .failures import ClusterLost, RunFailed, SimulationsFailed, StepFailed, UnknownRun
+from .failures import ClusterLost, PilotLost, RunFailed, SimulationsFailed, StepFailed, UnknownRun
 from .models import (
     ClusterConfig,
-    ClusterStatus,
     Continuous,
     FieldMap,
-    LogEntry,
     ResourceConfig,
     SensorSource,
     TaskTemplate,
     Timeouts,
     WorkflowConfig,
-    WorkflowState,
     config_to_dict,
     dict_to_config,
     dict_to_resource_config,
 )
+from .states import ClusterStatus, LogEntry, WorkflowState
 
 __all__ = [
     "BuiltinConfig",
@@ -54,6 +52,7 @@ __all__ = [
     "LogEntry",
     "NoImmediateCluster",
     "NoUsableWind",
+    "PilotLost",
     "ResourceConfig",
     "RunFailed",
     "SensorSource",

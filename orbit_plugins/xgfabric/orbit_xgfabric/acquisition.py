@@ -1,6 +1,7 @@
 """Acquire the wind data, choose the winds to simulate, and take the data to the clusters."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,18 @@ async def stage(run: Run) -> None:
         files = await run.site.files(cluster)
         put = partial(files.put, source, space.sensor_file, overwrite=True)
         await run.site.move(cluster, put, run.workflow.timeouts.staging)
+
+
+def remove_local(folder: Path, run_id: str) -> None:
+    """Delete what `write_local` wrote, and leave what somebody else put beside it. It blocks."""
+    path = folder.expanduser() / run_id / SENSOR_FILE
+    run = path.parent.parent
+    with suppress(OSError):
+        if run.is_symlink() or path.parent.is_symlink():  # somebody else's doing
+            return
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
+        run.rmdir()
 
 
 def write_local(folder: Path, run_id: str, text: str) -> Path:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
+import attrs
+
 from .errors import NoImmediateCluster
-from .models import ClusterConfig, ClusterStatus, ClusterType, ResourceConfig
+from .models import ClusterConfig, ClusterType, ResourceConfig
 from .reach import Fleet
+from .states import ClusterStatus, WorkflowState
 
 NEEDED: dict[ClusterType, frozenset[str]] = {
     "immediate": frozenset({"rhapsody", "staging"}),
@@ -38,6 +41,19 @@ def clusters(fleet: Fleet, resource: ResourceConfig) -> Iterator[ClusterStatus]:
             yield status_of(name, kind, config)
 
 
+def present(fleet: Fleet, state: WorkflowState) -> WorkflowState:
+    """Return a state whose clusters are online if they are now."""
+
+    def seen(found: list[ClusterStatus]) -> list[ClusterStatus]:
+        return [attrs.evolve(one, online=bool(fleet.plugins(one.name))) for one in found]
+
+    return attrs.evolve(
+        state,
+        immediate_clusters=seen(state.immediate_clusters),
+        allocate_clusters=seen(state.allocate_clusters),
+    )
+
+
 def status_of(name: str, kind: ClusterType, config: ClusterConfig) -> ClusterStatus:
     """Return a connected cluster's status with what is configured for it."""
     return ClusterStatus(
@@ -54,18 +70,43 @@ def status_of(name: str, kind: ClusterType, config: ClusterConfig) -> ClusterSta
     )
 
 
+def absent(fleet: Fleet, resource: ResourceConfig) -> Iterator[str]:
+    """Iterate over the clusters that are configured and not connected."""
+    return (name for name in resource.cluster_configs if not fleet.plugins(name))
+
+
+def skipped(fleet: Fleet, resource: ResourceConfig) -> dict[str, str]:
+    """Return why clusters that are configured cannot be used, by name."""
+    found = {}
+    for name, config in resource.cluster_configs.items():
+        plugins = fleet.plugins(name)
+        missing = sorted(NEEDED[kind_of(config, plugins)] - plugins)
+        if not plugins:
+            found[name] = "is not connected"
+        elif missing:
+            found[name] = f"serves no {' and no '.join(missing)}"
+    return found
+
+
 def refusal(fleet: Fleet, resource: ResourceConfig, waited: float) -> NoImmediateCluster:
     """Return the error that tells why no connected endpoint is an immediate cluster."""
     lacks = []
     for name in fleet.names():
         kind = kind_of(resource.cluster_configs.get(name, ClusterConfig()), fleet.plugins(name))
         missing = sorted(NEEDED["immediate"] - fleet.plugins(name))
-        reason = f"serves no {' and no '.join(missing)}" if missing else f"is of kind {kind}"
+        if missing:
+            reason = f"serves no {' and no '.join(missing)}"
+        elif kind == "immediate":
+            reason = "is not configured, and the tasks need a workflow_path"
+        else:
+            reason = f"is of kind {kind}"
         lacks.append(f"{name} {reason}")
+    away = ", ".join(absent(fleet, resource))
+    missed = f". Configured, but not connected: {away}" if away else ""
     return NoImmediateCluster(
         f"no immediate cluster was connected within {waited:g} s: start an endpoint with the "
-        f"plugins rhapsody and staging, or set its cluster_type; {', '.join(lacks) or 'none is'} "
-        "connected"
+        f"plugins rhapsody and staging, or set its cluster_type. Connected: "
+        f"{', '.join(lacks) or 'none'}{missed}"
     )
 
 

@@ -9,16 +9,17 @@ import anyio
 import attrs
 
 from orbit_core.context import PluginContext
-from orbit_core.errors import StateUnavailable
+from orbit_core.errors import InvalidBody, StateUnavailable
 from orbit_core.values import as_model, to_data
 
-from .errors import SensorError
-from .models import Continuous, WorkflowState
+from .errors import InvalidConfig, SensorError
+from .models import Continuous
 from .plans import Plan
 from .readings import Reading
 from .records import Verdict
 from .runs import Live, Publish, Runs
 from .sensors import Acquisition, look
+from .states import WorkflowState
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +68,19 @@ class Series:
     async def restored(
         cls, holder: str, runs: Runs, publish: Publish, context: PluginContext
     ) -> "Series | None":
-        """Return the series that there was before a restart, if there was one."""
+        """Return the series that there was before a restart, if there was one.
+
+        One that cannot be read is logged.
+        """
         data = await context.documents.part("series").get(holder)
         if data is None:
             return None
-        record = as_model(data, SeriesRecord, "series")
-        return cls(holder, record, runs, publish, context)
+        try:
+            record = as_model(data, SeriesRecord, "series")
+            return cls(holder, record, runs, publish, context)
+        except (InvalidBody, InvalidConfig) as error:
+            logger.error("the series of %s does not come back: %s", holder, error.detail)
+            return None
 
     @property
     def _rules(self) -> Continuous:
@@ -90,11 +98,10 @@ class Series:
             with self._scope:
                 await self._run()
             await self._documents.delete(self._holder)
-            self.is_over = True
         except StateUnavailable as error:
             logger.error("no more runs of %s are begun: %s", self._holder, error.detail)
-            self.is_over = True
         finally:
+            self.is_over = True
             self._ended.set()
 
     async def stop(self) -> None:

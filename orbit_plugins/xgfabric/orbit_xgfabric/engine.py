@@ -1,22 +1,24 @@
-"""Carry a run through its steps, from wherever it was left."""
+"""Carry a run through its steps, from wherever it was left, and release what it used."""
 
+import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import anyio
 
 from orbit_core.errors import OrbitError
 
 from .acquisition import acquire, stage
-from .clusters import clusters, refusal
+from .connecting import connect
+from .failures import PilotLost
 from .migration import settle
-from .models import ClusterStatus
-from .pilots import release_pilot, submit_pilot
+from .pilots import regain_pilot, release_pilot, submit_pilot
 from .programs import release_tasks
 from .records import Verdict
 from .run import Run
 from .simulations import simulate
 from .steps import evaluate, train
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[Run], Awaitable[None]]
 
@@ -27,9 +29,14 @@ async def carry_out(run: Run) -> Verdict:
     Raises RunFailed, and what the clusters refuse.
     """
     for name, step in STEPS.items():
-        if name not in run.record.finished:
-            await step(run)
-            await run.finish(name)
+        while name not in run.record.finished:
+            await regain_pilot(run)
+            try:
+                await step(run)
+            except PilotLost as error:
+                logger.info("run %s has to repeat %s: %s", run.run_id, name, error.detail)
+            else:
+                await run.finish(name)
     where = f"{run.workspace.run} at {run.active}"
     return Verdict("completed", f"completed: the results are in {where}")
 
@@ -62,48 +69,6 @@ async def _guarded(
         await act(run, cluster)
     except OrbitError as error:
         await run.log("error", f"{cluster} may go on with what this run began: {error.detail}")
-
-
-async def connect(run: Run) -> None:
-    """Choose the first immediate cluster and, if there is one, the first that allocates.
-
-    Raises NoImmediateCluster, and what staging refuses at either.
-    """
-    await run.enter("connecting", 0.0, "looking for the clusters")
-    limit = run.workflow.timeouts.connect
-    if not await run.fleet.until(partial(_has_immediate, run), limit):
-        raise refusal(run.fleet, run.resource, limit)
-    found = list(clusters(run.fleet, run.resource))
-    immediate = _of_kind(found, "immediate")
-    allocate = _of_kind(found, "allocate")
-    await run.change(
-        {
-            "immediate_clusters": immediate,
-            "allocate_clusters": allocate,
-            "active_cluster": immediate[0].name,
-        },
-        immediate=immediate[0].name,
-        allocate=allocate[0].name if allocate else None,
-    )
-    await verify(run)
-
-
-async def verify(run: Run) -> None:
-    """Make the run's directories at its clusters, which shows that they can be used."""
-    chosen = [name for name in (run.immediate, run.record.allocate) if name is not None]
-    await run.enter("verifying", 1.0, f"using {' and '.join(chosen)}")
-    for name in chosen:
-        path = run.cluster(name).workflow_path
-        space = await run.site.prepare(name, path, run.run_id)
-        await run.change(workspaces={**run.record.workspaces, name: space})
-
-
-def _has_immediate(run: Run) -> bool:
-    return bool(_of_kind(list(clusters(run.fleet, run.resource)), "immediate"))
-
-
-def _of_kind(found: list[ClusterStatus], kind: str) -> list[ClusterStatus]:
-    return [cluster for cluster in found if cluster.cluster_type == kind]
 
 
 STEPS: dict[str, Step] = {

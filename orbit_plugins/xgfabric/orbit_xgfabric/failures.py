@@ -15,6 +15,12 @@ class ClusterLost(RunFailed):
     code = "cluster_lost"
 
 
+class PilotLost(RunFailed):
+    """Report that the pilot at which the run works has ended."""
+
+    code = "pilot_lost"
+
+
 class SimulationsFailed(RunFailed):
     """Report that not one simulation ended well."""
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
@@ -9,6 +10,8 @@ from orbit_core import PluginContext
 from orbit_core.errors import InvalidBody
 from orbit_core.values import as_model, to_data
 
+from .errors import InvalidConfig
+from .models import dict_to_config, dict_to_resource_config
 from .records import RunRecord, SimulationRecord
 
 logger = logging.getLogger(__name__)
@@ -43,14 +46,19 @@ class Journal:
         """Read what there is from before a restart; what cannot be read is logged."""
         for key, data in (await self._runs.items()).items():
             try:
-                self._kept[key] = Kept(as_model(data, RunRecord, "run"))
-            except InvalidBody as error:
+                self._kept[key] = _read_run(data)
+            except (InvalidBody, InvalidConfig) as error:
                 logger.error("run %s does not come back: %s", key, error.detail)
         for key, data in (await self._simulations.items()).items():
-            kept = self._kept.get(key.partition("/")[0])
-            if kept is not None:
+            run_id = key.partition("/")[0]
+            try:
                 found = as_model(data, SimulationRecord, "simulation")
-                kept.simulations[found.number] = found
+            except InvalidBody as error:
+                logger.error("run %s does not come back: %s", run_id, error.detail)
+                self.discard(run_id)
+                continue
+            if run_id in self._kept:
+                self._kept[run_id].simulations[found.number] = found
 
     async def save(self, record: RunRecord) -> None:
         """Have a run's record on disk; it counts even if that fails. Raises StateUnavailable."""
@@ -106,7 +114,18 @@ class Journal:
             await self._runs.delete(run_id)
             self.discard(run_id)
 
-    async def forget_oldest(self, holder: str) -> None:
-        """Remove the oldest runs of a holder of which nothing is left, if there are too many."""
+    def oldest(self, holder: str) -> list[Kept]:
+        """Return the oldest runs of a holder of which nothing is left, if there are too many."""
         over = [kept for kept in self.of(holder) if kept.record.is_clear]
-        await self.forget(over[: max(0, len(over) - RUNS_KEPT)])
+        return over[: max(0, len(over) - RUNS_KEPT)]
+
+
+def _read_run(data: Any) -> Kept:
+    """Return a run that can go on.
+
+    Raises InvalidBody, and InvalidConfig if its configurations are no valid ones any more.
+    """
+    record = as_model(data, RunRecord, "run")
+    dict_to_config(record.workflow)
+    dict_to_resource_config(record.resource)
+    return Kept(record)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from .pilots import LOOK, has_landed, may_land, must_migrate, note_pilot
+from .pilots import LOOK, dismiss_pilot, has_landed, may_land, must_migrate, note_pilot
 from .programs import runner
 from .records import SimulationRecord
 from .run import Run
@@ -67,6 +67,7 @@ async def settle(run: Run) -> None:
     elif may_land(run):
         waited = f"within {limit:g} s of the last simulation" if limit else "yet"
         await run.log("warning", f"the pilot has not landed {waited}: going on at {run.active}")
+        await dismiss_pilot(run)
 
 
 async def _nothing_runs(run: Run, task: Task, ending: Ending) -> None:

@@ -1,4 +1,4 @@
-"""Name the values of workflows: what is configured, and how a run is.
+"""Name the values of workflows that are configured.
 
 Configurations are made from JSON data by `dict_to_config` and `dict_to_resource_config`, and turned
 back into it by `config_to_dict`. Times are seconds.
@@ -22,11 +22,6 @@ CUPS_WOOF = "woof://128.111.45.61/davisstations/daviscupsout"
 
 ClusterType = Literal["immediate", "allocate"]
 SpeedUnit = Literal["m/s", "mph", "km/h", "kn"]
-Status = Literal["idle", "running", "completed", "failed"]
-Level = Literal["debug", "info", "warning", "error"]
-
-LOG_LENGTH = 50
-"""Entries that a state's log has at most."""
 
 
 def _made(given: T | Mapping[str, Any], kind: type[T]) -> T:
@@ -136,7 +131,8 @@ class Timeouts:
     later; ``read`` for one call of ``senspot-get``, ``acquisition`` for all of them; ``staging``
     for one file; ``simulation``, ``training`` and ``evaluation`` for one task. ``pilot`` is how
     long training waits, after the last simulation, for a pilot that is still queued; 0 trains at
-    once where the simulations ran.
+    once where the simulations ran. ``replacement`` is how long a run waits for the pilot that
+    replaces the one at which it worked.
     """
 
     connect: float = attrs.field(default=60.0, validator=rules.within(0, YEAR))
@@ -146,6 +142,7 @@ class Timeouts:
     staging: float = attrs.field(default=3600.0, validator=rules.within(1, YEAR))
     simulation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, YEAR))
     pilot: float = attrs.field(default=0.0, validator=rules.within(0, YEAR))
+    replacement: float = attrs.field(default=24 * 3600.0, validator=rules.within(0, YEAR))
     training: float = attrs.field(default=24 * 3600.0, validator=rules.within(1, YEAR))
     evaluation: float = attrs.field(default=6 * 3600.0, validator=rules.within(1, YEAR))
 
@@ -182,7 +179,8 @@ class WorkflowConfig:
     order, each by its task of ``training_tasks``.
 
     With ``migrate`` = ``after-batch``, the simulations that run when a pilot begins are let finish;
-    with ``abort`` they are given up and run there.
+    with ``abort`` they are given up and run there. A pilot that ends at its work is replaced,
+    unless its job was cancelled: a run has ``pilot_tries`` pilots at most, one after the other.
     """
 
     name: str = "default"
@@ -204,69 +202,9 @@ class WorkflowConfig:
     sources: list[SensorSource] = attrs.field(factory=list)
     replay: str | None = None
     migrate: Literal["after-batch", "abort"] = "after-batch"
+    pilot_tries: int = attrs.field(default=3, validator=rules.within(1, 100))
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     continuous: Continuous | None = None
-
-
-@attrs.frozen
-class ClusterStatus:
-    """Say how a cluster of a run is; what is configured for it stands beside."""
-
-    name: str
-    endpoint_name: str
-    cluster_type: ClusterType
-    has_gpu: bool = False
-    online: bool = False
-    tasks_running: int = 0
-    pilot_job_id: str | None = None
-    pilot_status: str | None = None
-    queue: str | None = None
-    account: str | None = None
-    duration: float | None = None
-    nodes: int | None = None
-    executor: str | None = None
-    workflow_path: str | None = None
-
-
-@attrs.frozen
-class LogEntry:
-    """Hold a line of a run's log; ``time`` is ``HH:MM:SS`` in UTC."""
-
-    time: str
-    level: Level
-    message: str
-
-
-@attrs.frozen
-class WorkflowState:
-    """Say how a run is; times are ISO 8601 in UTC, ``progress`` is per cent.
-
-    ``pilot_jobs`` are job ids by cluster. ``log`` has the newest entry first.
-    """
-
-    status: Status = "idle"
-    phase: str = "idle"
-    progress: float = 0.0
-    message: str = ""
-    start_time: str | None = None
-    end_time: str | None = None
-    error: str | None = None
-    active_cluster: str | None = None
-    completed_simulations: int = 0
-    total_simulations: int = 0
-    current_batch: int = 0
-    total_batches: int = 0
-    pilot_jobs: dict[str, str] = attrs.field(factory=dict)
-    immediate_clusters: list[ClusterStatus] = attrs.field(factory=list)
-    allocate_clusters: list[ClusterStatus] = attrs.field(factory=list)
-    log: list[LogEntry] = attrs.field(factory=list)
-    config_name: str | None = None
-    config_dir: str | None = None
-    run_id: str | None = None
-
-    def logged(self, entry: LogEntry) -> "WorkflowState":
-        """Return this state with one more entry in its log; the oldest beyond 50 is dropped."""
-        return attrs.evolve(self, log=[entry, *self.log][:LOG_LENGTH])
 
 
 def config_to_dict(config: WorkflowConfig | ResourceConfig) -> dict[str, Any]:

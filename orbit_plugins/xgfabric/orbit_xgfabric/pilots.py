@@ -1,4 +1,4 @@
-"""Get a pilot: a child endpoint in a batch job, at which the run goes on once it has landed."""
+"""Follow a run's pilot, at which the run goes on once it has landed, and replace one that ended."""
 
 import time
 from functools import partial
@@ -8,30 +8,20 @@ import anyio
 import attrs
 from orbit_psij.children.errors import UnknownChild
 
-from orbit_core.errors import NameInUse, OrbitError
+from orbit_core.errors import OrbitError
 
-from .failures import ClusterLost
-from .reach import AWAY
+from .failures import PilotLost
+from .pilot_ends import ANSWER, PilotEnd, end_of, obituary, objection, tasks_ended
 from .records import PilotRecord
 from .report import Span
 from .run import Run
-
-PLUGINS = "rhapsody"
-"""What a pilot serves: its files are those of its cluster."""
+from .submission import CLEARING, PLUGINS, pilot_name, submit
 
 LOOK = 2.0
-"""Seconds between looks at the job of a pilot that has not landed."""
+"""Seconds between looks at the job of a pilot that is not connected."""
 
-ANSWER = 5.0
-"""Seconds within which a cluster says how a pilot is, or is asked another time."""
-
-CLEARING = 0.5
-"""Seconds between looks at a child that is being cleared away."""
-
-
-def pilot_name(run_id: str) -> str:
-    """Return what a run's pilot is called below its cluster."""
-    return f"xgf-{run_id.rpartition('-')[2]}"
+ENDING = 5.0
+"""Seconds for which a pilot one of whose tasks was killed is expected to end itself."""
 
 
 async def submit_pilot(run: Run) -> None:
@@ -43,68 +33,14 @@ async def submit_pilot(run: Run) -> None:
     if cluster is None or run.record.pilot is not None:
         return
     await run.enter("pilot_submit", 10.0, f"submitting a pilot at {cluster}", cluster)
-    jobs = await run.site.jobs(cluster)
-    found = await run.site.ask(cluster, partial(_submit_or_find, run, jobs, cluster))
-    pilot = PilotRecord(
-        cluster=cluster,
-        endpoint=found["endpoint_name"],
-        job_id=found["job_id"],
-        submitted=time.time(),
-    )
-    shown = _shown(run, "submitted", pilot.job_id)
+    await _submit(run, cluster)
+
+
+async def _submit(run: Run, cluster: str) -> None:
+    pilot = await submit(run, cluster)
+    shown = _shown(run, "submitted", pilot)
     await run.change({"pilot_jobs": {cluster: pilot.job_id}, **shown}, pilot=pilot)
     await run.log("info", f"pilot {pilot.endpoint} is job {pilot.job_id} of {cluster}")
-
-
-async def _submit_or_find(run: Run, jobs: Any, cluster: str) -> dict[str, Any]:
-    """Return the pilot that was submitted before, or submit it; safe to repeat.
-
-    Raises what psij refuses, also a name that stays in use.
-    """
-    give_up = time.monotonic() + run.site.patience
-    while True:
-        found = await _find(run, jobs, cluster)
-        if found is not None and found["job_id"] is not None:
-            return found
-        try:
-            made: dict[str, Any] = await jobs.submit_tunneled(
-                _job_spec(run, cluster),
-                await _executor(run, jobs, cluster),
-                run.cluster(cluster).tunnel,
-                idempotency_key=f"{run.run_id}.pilot",
-            )
-            return made
-        except NameInUse:  # a submission of before is still under way, or is cleared away
-            if time.monotonic() > give_up:
-                raise
-            await anyio.sleep(CLEARING)
-
-
-async def _find(run: Run, jobs: Any, cluster: str) -> dict[str, Any] | None:
-    name = pilot_name(run.run_id)
-    for child in await jobs.list_children():
-        if child["endpoint_name"] in (name, f"{cluster}.{name}") and child["stage"] != "over":
-            return dict(child)
-    return None
-
-
-def _job_spec(run: Run, cluster: str) -> dict[str, Any]:
-    config = run.cluster(cluster)
-    return {
-        "arguments": ["--name", pilot_name(run.run_id), "--plugins", PLUGINS],
-        "attributes": {
-            "duration": int(config.duration),
-            "queue_name": config.queue,
-            "account": config.account,
-        },
-        "resources": {"node_count": config.nodes},
-        "custom_attributes": dict(config.custom_attributes),
-    }
-
-
-async def _executor(run: Run, jobs: Any, cluster: str) -> str:
-    """Return the configured executor, else the scheduler's if there is one."""
-    return run.cluster(cluster).executor or str((await jobs.executors())[-1])
 
 
 def has_landed(run: Run) -> bool:
@@ -115,8 +51,7 @@ def has_landed(run: Run) -> bool:
 
 def must_migrate(run: Run) -> bool:
     """Tell whether the run is to go on at its pilot, which has landed, and does not yet."""
-    has_left = run.active == run.record.allocate
-    return not has_left and (run.record.is_migrating or has_landed(run))
+    return not needs_pilot(run) and (run.record.is_migrating or has_landed(run))
 
 
 def may_land(run: Run) -> bool:
@@ -125,65 +60,136 @@ def may_land(run: Run) -> bool:
     return pilot is not None and pilot.reason is None
 
 
+def needs_pilot(run: Run) -> bool:
+    """Tell whether the run has left its immediate cluster, so that only a pilot can go on."""
+    return run.record.allocate is not None and run.active == run.record.allocate
+
+
 async def note_pilot(run: Run) -> None:
-    """Note whether the run's pilot has landed, or will not, and how long it queued."""
+    """Note whether the run's pilot has landed, or has ended; one that had landed is replaced.
+
+    Raises ClusterLost, and what psij refuses, where another one cannot be submitted.
+    """
     pilot = run.record.pilot
-    if pilot is None or pilot.landed is not None or pilot.reason is not None:
-        return
-    now = time.time()
-    if has_landed(run):
-        queued = Span("pilot_submit", pilot.cluster, pilot.submitted, now, "queue", pilot.endpoint)
-        spans = [*run.record.spans, queued]
-        landed = attrs.evolve(pilot, landed=now)
-        await run.change(_shown(run, "landed", pilot.job_id), pilot=landed, spans=spans)
+    if pilot is None:
+        if run.record.lost_pilots:  # the run's endpoint ended before the next one was on record
+            await _submit(run, run.record.lost_pilots[-1].cluster)
+    elif has_landed(run) and pilot.landed is None and pilot.reason is None:
+        await leave_queue(run)
+        await _mark(run, "landed", landed=time.time(), before=tasks_ended(run.record))
         await run.log("info", f"pilot {pilot.endpoint} has landed")
-    elif now >= run.next_look:
-        run.next_look = now + LOOK
-        reason = await _end_of(run, pilot)
-        if reason is not None:
-            shown = _shown(run, "lost", pilot.job_id)
-            await run.change(shown, pilot=attrs.evolve(pilot, reason=reason))
-            await run.log("error", f"pilot {pilot.endpoint} will not come: {reason}")
+    elif not has_landed(run) and pilot.reason is None and time.time() >= run.next_look:
+        run.next_look = time.time() + LOOK
+        end = await end_of(run, pilot)
+        if end is not None:
+            await _note_end(run, pilot, end)
 
 
-def _shown(run: Run, status: str, job_id: str) -> dict[str, Any]:
-    """Return the state's clusters with how the pilot of the first that allocates is."""
-    first, *others = run.state.allocate_clusters
-    changed = attrs.evolve(first, pilot_status=status, pilot_job_id=job_id)
-    return {"allocate_clusters": [changed, *others]}
+async def _note_end(run: Run, pilot: PilotRecord, end: PilotEnd) -> None:
+    await leave_queue(run)
+    tries = run.workflow.pilot_tries
+    if pilot.landed is None and not needs_pilot(run):
+        await _mark(run, "lost", reason=end.reason)
+        await run.log("error", f"pilot {pilot.endpoint} will not come: {end.reason}")
+    elif (why := objection(run.record, pilot, end, tries)) is not None:
+        reason = f"{obituary(pilot, end)}; {why}"
+        await _mark(run, "lost", reason=reason)
+        await run.log("error", reason)
+    else:
+        await _replace(run, obituary(pilot, end))
 
 
-async def _end_of(run: Run, pilot: PilotRecord) -> str | None:
-    """Return why a pilot is over, None if it is not or nobody answers."""
+async def _replace(run: Run, why: str) -> None:
+    """Submit another pilot for the run's, which has ended; the loss is on record before."""
+    lost = run.record.pilot
+    assert lost is not None
+    await run.count_tasks(lost.cluster, 0)
+    await run.change(
+        pilot=None, lost_pilots=[*run.record.lost_pilots, attrs.evolve(lost, reason=why)]
+    )
+    number = len(run.record.lost_pilots) + 1
+    which = f"pilot {number} of at most {run.workflow.pilot_tries}"
+    await run.log("warning", f"{why}; {which} is submitted")
+    await _submit(run, lost.cluster)
+
+
+async def regain_pilot(run: Run) -> None:
+    """Have the pilot without which the run cannot go on: wait for the one that replaces another.
+
+    Raises PilotLost once there is none to come, and what `note_pilot` does.
+    """
+    if not needs_pilot(run):
+        return
+    run.next_look = 0.0
+    await note_pilot(run)
+    limit = run.workflow.timeouts.replacement
+    give_up = time.monotonic() + limit
+    while (pilot := run.record.pilot) is None or pilot.landed is None or pilot.reason is not None:
+        if pilot is not None and pilot.reason is not None:
+            raise PilotLost(pilot.reason)
+        message = "waiting for another pilot"
+        await run.enter("pilot_submit", run.state.progress, message, run.active)
+        if pilot is not None and time.monotonic() > give_up:
+            raise PilotLost(
+                f"pilot {pilot.endpoint}, job {pilot.job_id} of {pilot.cluster}, which replaces "
+                f"one that ended, has not landed within {limit:g} s: see timeouts.replacement"
+            )
+        await run.fleet.until(partial(has_landed, run), LOOK)
+        await note_pilot(run)
+
+
+async def expect_end(run: Run) -> None:
+    """Wait a moment for the end of the run's pilot, a task of which was killed."""
+    await run.fleet.until(lambda: not has_landed(run), ENDING)
+
+
+async def dismiss_pilot(run: Run) -> None:
+    """Give up a pilot that comes too late, so that it costs no node hours.
+
+    What cannot be cancelled now is at the end of the run.
+    """
+    await leave_queue(run)
+    await _mark(run, "dismissed", reason="it came too late")
+    pilot = run.record.pilot
+    assert pilot is not None
     try:
         with anyio.fail_after(ANSWER):
             jobs = await run.site.jobs(pilot.cluster)
-            status = await jobs.tunnel_status(pilot.endpoint)
-    except (*AWAY, ClusterLost, TimeoutError):
-        return None
-    if status["stage"] != "over":
-        return None
-    return str(status["reason"] or f"its job is {status['job_state']}")
+            await jobs.stop_child(pilot.endpoint)
+    except (OrbitError, TimeoutError) as error:
+        why = error.detail if isinstance(error, OrbitError) else "no answer"
+        await run.log(
+            "warning", f"pilot {pilot.endpoint} is cancelled at the end of the run: {why}"
+        )
 
 
-async def explained(run: Run, error: OrbitError) -> str:
-    """Return why a run failed: that its pilot ended, if it worked there and that did."""
-    pilot = run.record.pilot
-    if pilot is None or run.active != pilot.cluster:
-        return error.detail
-    reason = await _end_of(run, pilot)
-    if reason is None:
-        return error.detail
-    return (
-        f"pilot {pilot.endpoint} ended while the run needed it ({reason}): see its job "
-        f"{pilot.job_id} at {pilot.cluster}, or ask for a longer duration; {error.detail}"
-    )
+async def _mark(run: Run, status: str, **changes: Any) -> None:
+    assert run.record.pilot is not None
+    pilot = attrs.evolve(run.record.pilot, **changes)
+    await run.change(_shown(run, status, pilot), pilot=pilot)
+
+
+def _shown(run: Run, status: str, pilot: PilotRecord) -> dict[str, Any]:
+    """Return the state's clusters with how the pilot of the first that allocates is."""
+    first, *others = run.state.allocate_clusters
+    changed = attrs.evolve(first, pilot_status=status, pilot_job_id=pilot.job_id)
+    return {"allocate_clusters": [changed, *others]}
+
+
+async def leave_queue(run: Run) -> None:
+    """Note how long the run's pilot queued, once: until it landed, ended or was given up."""
+    pilot, now = run.record.pilot, time.time()
+    if pilot is None or pilot.left_queue is not None:
+        return
+    queued = Span("pilot_submit", pilot.cluster, pilot.submitted, now, "queue", pilot.endpoint)
+    left = attrs.evolve(pilot, left_queue=now)
+    await run.change(pilot=left, spans=[*run.record.spans, queued])
 
 
 async def release_pilot(run: Run, cluster: str) -> None:
     """End the run's pilot, submitted or about to be, with its job, and wait until it is gone."""
     jobs = await run.site.jobs(cluster)
-    stop = partial(jobs.stop_child, pilot_name(run.run_id))
+    stop = partial(jobs.stop_child, pilot_name(run))
     while True:
         try:
             status = await run.site.ask(cluster, stop)

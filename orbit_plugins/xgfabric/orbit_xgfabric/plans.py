@@ -9,13 +9,13 @@ import attrs
 from .models import (
     ResourceConfig,
     WorkflowConfig,
-    WorkflowState,
     config_to_dict,
     dict_to_config,
     dict_to_resource_config,
 )
 from .records import RunRecord
 from .run import time_text
+from .states import WorkflowState
 
 
 @attrs.frozen

@@ -19,8 +19,9 @@ from orbit_core.web import json_body, model_body, takes
 from .client import XGFabricClient
 from .configs import ConfigSummary
 from .gantt import to_svg
-from .models import WorkflowState, config_to_dict
+from .models import config_to_dict
 from .report import to_csv
+from .states import WorkflowState
 
 try:
     from .runs import Runs
@@ -109,6 +110,8 @@ class XGFabricPlugin(Plugin):
         """See which clusters and pilots are connected."""
         await super().on_topology_change(topology)
         self.runs.fleet.hear(topology)
+        for session in list(self._live):
+            session.tell_presence()
 
     def busy_sessions(self) -> list[str]:
         """Return the sessions in which a workflow goes on."""

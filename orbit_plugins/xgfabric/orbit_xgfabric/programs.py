@@ -1,10 +1,13 @@
 """Make tasks of the workflow's templates, and run one to its end."""
 
 import time
+from functools import partial
 from typing import Any
 
 from .failures import StepFailed
 from .models import TaskTemplate
+from .pilot_ends import watch_pilot
+from .pilots import expect_end
 from .report import Span
 from .run import Run
 from .tasks import Ending, Runner, Task
@@ -14,8 +17,13 @@ from .templates import fill
 async def runner(run: Run, cluster: str | None = None) -> Runner:
     """Return what runs tasks where the run works now, or at another cluster."""
     endpoint = run.runs_at if cluster is None else cluster
-    client = await run.site.tasks(endpoint, run.cluster(cluster or run.active).backends)
-    return Runner(run.site, endpoint, client, run.run_id)
+    at = cluster or run.active
+    if endpoint != at:
+        run.site.watches[endpoint] = watch_pilot(run)
+    client = await run.site.tasks(endpoint, run.cluster(at).backends)
+    doubt = partial(expect_end, run) if endpoint != at else None
+    count = partial(run.count_tasks, at)
+    return Runner(run.site, endpoint, client, run.run_id, count, doubt)
 
 
 async def release_tasks(run: Run, cluster: str) -> None:

@@ -10,6 +10,7 @@ import attrs
 
 from orbit_core import Topology
 from orbit_core.errors import (
+    Forbidden,
     GatewayTimeout,
     RequestInFlight,
     TooManyRequests,
@@ -29,21 +30,39 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0
 T = TypeVar("T")
 
 
-async def patiently(cluster: str, act: Callable[[], Awaitable[T]], limit: float) -> T:
+@attrs.frozen
+class Watch:
+    """Watch an endpoint that is away: ``check`` raises once it has ended, ``what`` names it."""
+
+    what: str
+    check: Callable[[], Awaitable[None]]
+
+
+async def patiently(
+    cluster: str,
+    act: Callable[[], Awaitable[T]],
+    limit: float,
+    watch: Watch | None = None,
+) -> T:
     """Return what ``act`` does at ``cluster``, which is safe to repeat, again while that is away.
 
-    Raises ClusterLost once that has been so for ``limit`` seconds, and what else ``act`` raises.
+    ``watch`` is for an endpoint that may end for good, and with it its token. Raises ClusterLost
+    after ``limit`` seconds, what ``watch`` does, and what else ``act`` raises.
     """
     begun, wait = time.monotonic(), FIRST_WAIT
+    away = AWAY if watch is None else (*AWAY, Forbidden)
+    what = f"cluster {cluster}" if watch is None else watch.what
     while True:
         try:
             return await act()
-        except AWAY as error:
+        except away as error:
+            if watch is not None:
+                await watch.check()
             if time.monotonic() + wait > begun + limit:
                 raise ClusterLost(
-                    f"cluster {cluster} has been away for {limit:g} s: {error.detail}"
+                    f"{what} has been away for {limit:g} s: {error.detail}"
                 ) from error
-            logger.info("cluster %s is away: %s", cluster, error.detail)
+            logger.info("%s is away: %s", what, error.detail)
         await anyio.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT)
 

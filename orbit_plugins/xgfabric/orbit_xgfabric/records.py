@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import attrs
 
-from .models import Status, WorkflowState
 from .report import Span
+from .states import Status, WorkflowState
 
 SimulationState = Literal["waiting", "done", "failed"]
 
@@ -39,7 +39,8 @@ FOLDERS = ("data", "simulations", "models", "evaluation", "notes")
 class PilotRecord:
     """Keep a pilot: the cluster that it belongs to and the endpoint that it is.
 
-    ``submitted`` and ``landed`` are seconds since the epoch; ``reason`` is why it will not come.
+    ``submitted``, ``landed`` and ``left_queue`` are seconds since the epoch; ``reason`` is why the
+    run has it no more. ``before`` is how many tasks of the run had ended when it landed.
     """
 
     cluster: str
@@ -47,6 +48,8 @@ class PilotRecord:
     job_id: str
     submitted: float
     landed: float | None = None
+    left_queue: float | None = None
+    before: int = 0
     reason: str | None = None
 
 
@@ -86,7 +89,8 @@ class RunRecord:
 
     ``workflow`` and ``resource`` are the configurations as they were when it began, ``workdir`` its
     work directory. ``immediate`` and ``allocate`` name the clusters that it uses, ``is_migrating``
-    says that it leaves the first for the second. ``finished`` names the steps that need no
+    says that it leaves the first for the second. ``lost_pilots`` are those that ``pilot`` replaces,
+    or its next one if that is None. ``finished`` names the steps that need no
     repetition. ``spans`` are over; ``current`` is the phase that is not. ``began`` and ``ended``
     are seconds since the epoch; ``is_clear`` says that nothing of it is left running.
     """
@@ -102,6 +106,7 @@ class RunRecord:
     allocate: str | None = None
     workspaces: dict[str, Workspace] = attrs.field(factory=dict)
     pilot: PilotRecord | None = None
+    lost_pilots: list[PilotRecord] = attrs.field(factory=list)
     is_migrating: bool = False
     finished: list[str] = attrs.field(factory=list)
     spans: list[Span] = attrs.field(factory=list)

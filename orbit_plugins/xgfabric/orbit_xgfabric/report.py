@@ -62,7 +62,8 @@ class Report:
     """Say where the time of a run went; ``began`` and ``ended`` are seconds since the epoch.
 
     ``end_to_end_seconds`` is the wall time from the start to the end, or until now; of it
-    ``phase_seconds`` is in phases, and ``unaccounted_seconds`` is not.
+    ``phase_seconds`` is in phases, and ``unaccounted_seconds`` is not. ``skipped`` tells why
+    clusters that are configured were not used.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class Report:
     phases: list[PhaseTime]
     queues: list[QueueTime]
     spans: list[Span]
+    skipped: dict[str, str] = attrs.field(factory=dict)
 
 
 def report_on(

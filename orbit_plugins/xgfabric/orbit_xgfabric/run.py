@@ -11,11 +11,8 @@ import attrs
 from .journal import Journal
 from .models import (
     ClusterConfig,
-    Level,
-    LogEntry,
     ResourceConfig,
     WorkflowConfig,
-    WorkflowState,
     dict_to_config,
     dict_to_resource_config,
 )
@@ -23,6 +20,7 @@ from .reach import Fleet
 from .records import RunRecord, SimulationRecord, Verdict, Workspace
 from .report import Span
 from .site import Site
+from .states import ClusterStatus, Level, LogEntry, WorkflowState
 
 
 def time_text(moment: float) -> str:
@@ -99,6 +97,21 @@ class Run:
         await self.journal.save(self.record)
         self.publish(found)
 
+    async def count_tasks(self, cluster: str, number: int) -> None:
+        """Note how many tasks run at a cluster, if the number has changed."""
+        changed = self._counted(lambda one: number if one.name == cluster else one.tasks_running)
+        if any(getattr(self.state, kind) != found for kind, found in changed.items()):
+            await self.change(changed)
+
+    def _counted(self, number: Callable[[ClusterStatus], int]) -> dict[str, list[ClusterStatus]]:
+        """Return the state's clusters with other numbers of running tasks."""
+        return {
+            kind: [
+                attrs.evolve(one, tasks_running=number(one)) for one in getattr(self.state, kind)
+            ]
+            for kind in ("immediate_clusters", "allocate_clusters")
+        }
+
     async def log(self, level: Level, message: str) -> None:
         """Add a line to the state's log."""
         await self.change(self._with_line(level, message))
@@ -126,6 +139,7 @@ class Run:
         line = self._with_line(level, verdict.error or verdict.message)
         state = {
             **attrs.asdict(verdict),
+            **self._counted(lambda _: 0),
             "phase": verdict.status,
             "end_time": time_text(now),
             "progress": self.state.progress if verdict.error else 100.0,

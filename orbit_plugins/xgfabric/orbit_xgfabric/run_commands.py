@@ -160,8 +160,12 @@ def _report_text(report: dict[str, Any]) -> str:
     queued = "".join(
         f"\n{queue['seconds']:.1f} s in the queue of {queue['site']}" for queue in report["queues"]
     )
+    skipped = "".join(
+        f"\ncluster {name} was skipped, since it {reason}"
+        for name, reason in report["skipped"].items()
+    )
     whole = f"{report['run_id']} {report['status']}: {report['end_to_end_seconds']:.1f} s in all"
-    return f"{table(phases, _PHASES)}{queued}\n{whole}"
+    return f"{table(phases, _PHASES)}{queued}{skipped}\n{whole}"
 
 
 COMMANDS = (run, status, stop, runs, report)

@@ -6,22 +6,26 @@ endpoint, comes back.
 
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from orbit_core import PluginContext
 from orbit_core.errors import OrbitError, StateUnavailable
 
+from .acquisition import remove_local
 from .engine import carry_out, release, release_files
 from .journal import Journal, Kept
-from .models import WorkflowState, dict_to_config
-from .pilots import explained
+from .models import dict_to_config
+from .pilots import leave_queue
 from .plans import Plan
 from .reach import Fleet
 from .records import Verdict
 from .run import Run
 from .site import Site
+from .states import WorkflowState
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +136,7 @@ class Runs:
             verdict = await self._verdict(live)
             await _written(run.change(verdict=verdict))
         await _written(run.enter("clearing", run.state.progress, "clearing up"))
+        await _written(leave_queue(run))
         with anyio.move_on_after(CLEARING):
             await self._release(run)
         await _written(run.end(verdict))
@@ -145,7 +150,7 @@ class Runs:
             with live.scope:
                 return await carry_out(run)
         except OrbitError as error:
-            return Verdict("failed", f"failed in {run.state.phase}", await explained(run, error))
+            return Verdict("failed", f"failed in {run.state.phase}", error.detail)
         except Exception:  # a bug must not leave for ever what the run has at clusters
             logger.exception("run %s failed", run.run_id)
             reason = "the plugin failed: the log of its endpoint has the traceback"
@@ -161,11 +166,18 @@ class Runs:
         if not run.record.is_clear:
             await self._release(run)
         if run.record.holder in self._holders:
-            await _written(self.journal.forget_oldest(run.record.holder))
+            await self._forget(self.journal.oldest(run.record.holder))
         else:
             run.site.patience = RELEASE_PATIENCE
             await _written(release_files(run))
-            await _written(self.journal.forget([Kept(run.record, run.simulations)]))
+            await self._forget([Kept(run.record, run.simulations)])
+
+    async def _forget(self, runs: list[Kept]) -> None:
+        """Remove runs, with their files at this endpoint."""
+        for kept in runs:
+            folder = Path(dict_to_config(kept.record.workflow).local_workspace)
+            await anyio.to_thread.run_sync(remove_local, folder, kept.record.run_id)
+        await _written(self.journal.forget(runs))
 
 
 async def _written(act: Awaitable[None]) -> None:

@@ -15,22 +15,18 @@ from orbit_core import PluginContext, PluginSession, Topology
 from orbit_core.models import EndpointInfo
 from orbit_core.values import to_data
 
-from .clusters import clusters
+from .clusters import clusters, present
 from .configs import ConfigFolder, ConfigSummary
 from .continuous import Series, SeriesRecord
 from .documents import Config
 from .errors import InvalidWorkdir, WorkflowIdle, WorkflowRunning
 from .failures import UnknownRun
 from .journal import Kept
-from .models import (
-    ResourceConfig,
-    WorkflowState,
-    dict_to_config,
-    dict_to_resource_config,
-)
+from .models import ResourceConfig, dict_to_config, dict_to_resource_config
 from .plans import Plan
 from .report import Report, report_on
 from .runs import Runs
+from .states import WorkflowState
 from .templates import check_workflow
 
 WORKDIR = "XGFABRIC_WORKDIR"
@@ -73,6 +69,7 @@ class XGFabricSession(PluginSession):
         self._folder = ConfigFolder(Path())
         self._series: Series | None = None
         self._is_starting = False
+        self._told: WorkflowState | None = None
 
     async def start(self, *, restored: bool) -> None:
         """Find the work directory, and go on with what ran before a restart.
@@ -138,6 +135,13 @@ class XGFabricSession(PluginSession):
     def update_connected_endpoints(self, endpoints: Mapping[str, EndpointInfo]) -> None:
         """Take the endpoints that are connected now, by name."""
         self._runs.fleet.hear(Topology(dict(endpoints)))
+        self.tell_presence()
+
+    def tell_presence(self) -> None:
+        """Tell how the run is that goes on, now that endpoints have come or gone."""
+        live = self._runs.live(self._home.holder)
+        if live is not None:
+            self._publish(live.run.state)
 
     def status(self) -> WorkflowState:
         """Return how the last run is, or that there was none, with the clusters that there are."""
@@ -196,7 +200,7 @@ class XGFabricSession(PluginSession):
         kept = self._kept(run_id)
         record, now = kept.record, time.time()
         current = [] if record.current is None else [attrs.evolve(record.current, ended=now)]
-        return report_on(
+        found = report_on(
             [*record.spans, *current],
             run_id=record.run_id,
             workflow=str(record.workflow["name"]),
@@ -204,6 +208,7 @@ class XGFabricSession(PluginSession):
             began=record.began,
             ended=record.ended or now,
         )
+        return attrs.evolve(found, skipped=record.state.skipped_clusters)
 
     def _kept(self, run_id: str | None) -> Kept:
         journal = self._runs.journal
@@ -236,10 +241,15 @@ class XGFabricSession(PluginSession):
         return self._series is not None and not self._series.is_over
 
     def _shown(self, state: WorkflowState) -> WorkflowState:
-        return state if self._series is None else self._series.shown(state)
+        found = present(self._runs.fleet, state)
+        return found if self._series is None else self._series.shown(found)
 
     def _publish(self, state: WorkflowState) -> None:
-        self.notify("workflow_status", to_data(self._shown(state)))
+        """Tell of a state that looks different from the one that was told before."""
+        shown = self._shown(state)
+        if shown != self._told:
+            self._told = shown
+            self.notify("workflow_status", to_data(shown))
 
 
 def _directory(text: str) -> Path:

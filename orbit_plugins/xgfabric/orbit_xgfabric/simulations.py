@@ -7,7 +7,7 @@ import attrs
 
 from .failures import SimulationsFailed
 from .migration import migrate
-from .pilots import must_migrate, note_pilot
+from .pilots import must_migrate, needs_pilot, note_pilot
 from .programs import runner, task_of, task_span
 from .records import SimulationRecord, SimulationState
 from .run import Run
@@ -58,6 +58,8 @@ def simulation_task(run: Run, one: SimulationRecord) -> Task:
 
 async def _run_batch(run: Run, batch: Sequence[SimulationRecord]) -> None:
     async def goes_on() -> bool:
+        if needs_pilot(run):  # whose end shows where its tasks are asked for
+            return True
         await note_pilot(run)
         return run.workflow.migrate != "abort" or not must_migrate(run)
 

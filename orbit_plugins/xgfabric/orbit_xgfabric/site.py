@@ -10,7 +10,7 @@ import attrs
 from orbit_core.errors import SessionExpired, UnknownSession
 
 from .failures import StepFailed
-from .reach import patiently
+from .reach import Watch, patiently
 from .records import FOLDERS, Workspace
 
 T = TypeVar("T")
@@ -21,13 +21,15 @@ class Site:
     """Reach what one run uses at other endpoints, in sessions that last until they are released.
 
     Files are in a session of the user's (``files_sid``), since they outlive the run; tasks and jobs
-    in one of the run's own (``run_sid``). ``patience`` is the seconds that an endpoint may be away.
+    in one of the run's own (``run_sid``). ``patience`` is the seconds that an endpoint may be away;
+    ``watches`` has those of endpoints that may end.
     """
 
     hub: Any
     run_sid: str
     files_sid: str
     patience: float
+    watches: dict[str, Watch] = attrs.field(factory=dict)
     _clients: dict[tuple[str, str], Any] = attrs.field(factory=dict)
 
     async def files(self, cluster: str) -> Any:
@@ -67,7 +69,7 @@ class Site:
 
     async def ask(self, endpoint: str, act: Callable[[], Awaitable[T]]) -> T:
         """Return what ``act`` does at an endpoint, which is safe to repeat, as `patiently` does."""
-        return await patiently(endpoint, act, self.patience)
+        return await patiently(endpoint, act, self.patience, self.watches.get(endpoint))
 
     async def prepare(self, cluster: str, programs: str | None, run_id: str) -> Workspace:
         """Make the run's directories at a cluster and return where they are.

@@ -3,7 +3,7 @@
 A task's uid is the run's and its own, so that a run that goes on after a restart finds what it
 submitted before. A task that ended with its endpoint is submitted again under the next uid. Where
 it runs, a file notes how it ended: one that had ended, though nobody could be told any more, is not
-run again.
+run again, unless it was killed.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,8 +16,11 @@ from orbit_rhapsody.task import LOST
 
 from .site import Site
 
-LOOK = 1.0
-"""Seconds after which one look at tasks that run ends, and those that are over are noted."""
+FIRST_LOOK, LOOK = 0.05, 1.0
+"""Seconds after which one look at tasks ends, and those that are over are noted.
+
+The first is for tasks that were just submitted; each look takes twice as long as the one before.
+"""
 
 ATTEMPTS = 5
 """How often a task is submitted again that ended with its endpoint: it may be the reason."""
@@ -28,15 +31,18 @@ TAIL = 2000
 SUCCEEDED = frozenset({"DONE", "COMPLETED"})
 """How RHAPSODY calls tasks that ended well, of old and now."""
 
-_WAITING = frozenset({"PENDING", "RUNNING"})
-_UNFINISHED = _WAITING | {"CANCELED", "UNKNOWN"}
+_UNKNOWN_OR_WAITING = frozenset({"UNKNOWN", "PENDING", "RUNNING"})
+_UNFINISHED = _UNKNOWN_OR_WAITING | {"CANCELED"}
 
-_ONCE = """
+KILLED = 128
+"""The exit code to which shells add the number of the signal that ended a program."""
+
+_ONCE = f"""
 note=$1; shift
 if [ -e "$note" ]; then exit "$(cat "$note")"; fi
 "$@"
 code=$?
-echo "$code" > "$note.part" && mv "$note.part" "$note"
+if [ "$code" -le {KILLED} ]; then echo "$code" > "$note.part" && mv "$note.part" "$note"; fi
 exit "$code"
 """
 
@@ -87,6 +93,7 @@ class Ending:
 
 
 OnEnd = Callable[[Task, Ending], Awaitable[None]]
+Count = Callable[[int], Awaitable[None]]
 
 
 async def _always() -> bool:
@@ -97,33 +104,49 @@ async def _always() -> bool:
 class Runner:
     """Run tasks at one endpoint: ``prefix`` begins their uids, ``client`` is RHAPSODY's there.
 
-    Every method raises ClusterLost, and what RHAPSODY refuses.
+    ``count`` is told how many of them run, as often as that is looked at. ``doubt`` is waited for
+    where a task was killed: by its endpoint's end, if that is what follows. Every method raises
+    ClusterLost, and what RHAPSODY refuses.
     """
 
     site: Site
     endpoint: str
     client: Any
     prefix: str
+    count: Count
+    doubt: Callable[[], Awaitable[None]] | None = None
 
     async def run(
         self, tasks: Iterable[Task], on_end: OnEnd, goes_on: Callable[[], Awaitable[bool]] = _always
     ) -> None:
         """Run tasks, and tell of the end of each; once ``goes_on`` says no the rest is left."""
-        left = {task.name: (task, 0) for task in tasks}
+        left, seconds = {task.name: (task, 0) for task in tasks}, 0.0
         while left and await goes_on():
-            missing = []
-            for found, task in await self._look(left, LOOK):
-                if found["state"] == "UNKNOWN":
-                    missing.append(task.document(found["uid"]))
-                elif found["state"] not in _WAITING:
+            looked = await self._look(left, seconds)
+            await self._doubt(found for found, _ in looked)
+            await self.count(sum(found["state"] == "RUNNING" for found, _ in looked))
+            for found, task in looked:
+                if found["state"] not in _UNKNOWN_OR_WAITING:
                     del left[task.name]
                     await on_end(task, _ending(found))
+            seconds = min(max(2 * seconds, FIRST_LOOK), LOOK)
+            missing = [task.document(found["uid"]) for found, task in looked
+                       if found["state"] == "UNKNOWN"]  # fmt: skip
             if missing:
                 await self.site.ask(self.endpoint, partial(self._submit, missing))
+                seconds = FIRST_LOOK
+
+    async def _doubt(self, looked: Iterable[dict[str, Any]]) -> None:
+        """Raise what asking the endpoint does, if that has gone with a task that was killed."""
+        killed = [found["uid"] for found in looked if _was_killed(found)]
+        if self.doubt is not None and killed:
+            await self.doubt()
+            await self.site.ask(self.endpoint, partial(self._find, killed, 0.0))
 
     async def give_up(self, tasks: Iterable[Task], on_end: OnEnd) -> None:
         """Cancel tasks, and tell of the end of those that had ended before."""
         await self.site.ask(self.endpoint, self.client.cancel_all_tasks)
+        await self.count(0)
         for found, task in await self._look({task.name: (task, 0) for task in tasks}, 0.0):
             if found["state"] not in _UNFINISHED:
                 await on_end(task, _ending(found))
@@ -160,6 +183,12 @@ class Runner:
             await self.client.submit_tasks(documents)
         except DuplicateTask:  # an attempt before this one arrived, though its answer did not
             return
+
+
+def _was_killed(found: dict[str, Any]) -> bool:
+    """Tell whether a signal ended a task, also one that its shell or mpirun tells as 128 + n."""
+    code = found.get("exit_code")
+    return isinstance(code, int) and (code < 0 or code > KILLED)
 
 
 def _is_lost(found: dict[str, Any]) -> bool:

@@ -86,6 +86,14 @@ def _tasks(config: WorkflowConfig) -> Iterator[tuple[str, TaskTemplate, Mapping[
         yield "evaluation_task", config.evaluation_task, EVALUATION
 
 
+def uses(config: WorkflowConfig, placeholder: str) -> bool:
+    """Tell whether a task of a workflow without faults has a placeholder that all may have."""
+    known = EVERYWHERE.keys() - {placeholder}
+    return any(
+        True for _, task, names in _tasks(config) for _ in faults_of(task, known | names.keys())
+    )
+
+
 def faults_of(template: TaskTemplate, names: Collection[str]) -> Iterator[str]:
     """Iterate over what is wrong with a task of which ``names`` are the only placeholders."""
     texts: dict[str, None] = {}

@@ -1,6 +1,7 @@
+import sqlite3
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def shell(script: str, *arguments: str) -> dict[str, Any]:
     return {"executable": "/bin/sh", "arguments": ["-c", script, "stand-in", *arguments]}
 
 
+@pytest.fixture(autouse=True)
+def swift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look more often than a user needs to."""
+    monkeypatch.setattr("orbit_xgfabric.client.POLL", 0.05)
+    for module in ("pilots", "migration"):
+        monkeypatch.setattr(f"orbit_xgfabric.{module}.LOOK", 0.2)
+
+
 @attrs.define(eq=False)
 class Lab:
     """Be a deployment with clusters, and programs that stand in for the workflow's.
@@ -66,13 +75,26 @@ class Lab:
 
     shell = staticmethod(shell)
 
-    def processes(self) -> list[int]:
-        """Return the processes of the stand-ins."""
+    def processes(self, word: str = "") -> list[int]:
+        """Return the processes of the stand-ins, or those that name something else."""
+        wanted = word or str(self.gate)
         return [
             process.pid
             for process in psutil.process_iter(["cmdline"])
-            if any(str(self.gate) in word for word in process.info["cmdline"] or [])
+            if any(wanted in given for given in process.info["cmdline"] or [])
         ]
+
+    def is_deserted(self) -> bool:
+        """Kill what runs in the lab and outlives its endpoints, and tell whether nothing does."""
+        return not self.kill(f"{self.directory}/")
+
+    def kill(self, word: str) -> list[int]:
+        """Kill the processes whose command lines name something, and return them."""
+        found = self.processes(word)
+        for pid in found:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+        return found
 
     @property
     def log(self) -> Path:
@@ -122,6 +144,14 @@ class Lab:
         await stopped.wait()
         if not self.leaving.is_set():
             await self._until_known()
+
+    def change_state(self, statement: str, *values: str, endpoint: str = "hub") -> int:
+        """Change what an endpoint that has stopped finds when it is back; return how many rows."""
+        path = self.directory / "state" / "endpoints" / endpoint / "state.sqlite3"
+        with sqlite3.connect(path) as connection:
+            count = connection.execute(statement, values).rowcount
+        connection.close()
+        return count
 
     async def bridge(self, principal: Principal = ALICE) -> AsyncBridgeClient:
         if principal not in self.bridges:
@@ -217,6 +247,8 @@ async def _open(
             lab.leaving.set()
             for name in list(lab.running):
                 await lab.end(name)
+            with anyio.CancelScope(shield=True):
+                await lab.until(lab.is_deserted)
 
 
 @pytest.fixture

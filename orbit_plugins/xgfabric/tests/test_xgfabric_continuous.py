@@ -189,6 +189,20 @@ async def test_a_series_goes_on_after_a_restart(
     assert (await user.get_status())["status"] == "completed"
 
 
+async def test_a_series_that_cannot_be_read_keeps_its_session_from_nothing(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    await user.start_workflow(again(lab, "timer", interval=60))
+    await until_waiting(lab, user, 1)
+    await lab.end("hub")
+    statement = "UPDATE documents SET value = ? WHERE space = ?"
+    assert lab.change_state(statement, '{"plan": 3}', "plugin/xgfabric/series") == 1
+    await lab.start("hub", targets["xgfabric"])
+    assert "does not come back" in caplog.text
+    assert (await user.get_status())["status"] == "completed"
+    assert (await lab.run(user))["status"] == "completed"
+
+
 async def test_a_session_that_ends_takes_its_series_with_it(lab: Lab, user: XGFabricClient) -> None:
     await user.start_workflow(again(lab, "timer"))
     await lab.until(lambda: lab.begun() != [])

@@ -27,7 +27,7 @@ from orbit_xgfabric import (
 )
 from orbit_xgfabric.configs import ConfigFolder
 from orbit_xgfabric.documents import parse
-from orbit_xgfabric.models import LOG_LENGTH
+from orbit_xgfabric.states import LOG_LENGTH
 
 from orbit_core.errors import OrbitError
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sqlite3
 from typing import Any
 
 import pytest
@@ -15,15 +14,6 @@ pytestmark = pytest.mark.anyio
 
 Lab = Any
 ONCE = ["evaluate", "sim 0", "sim 1", "sim 2", "sim 3", "train"]
-
-
-def change_state(lab: Lab, statement: str, *values: str) -> int:
-    """Change what an endpoint that has stopped finds when it is back."""
-    path = lab.directory / "state" / "endpoints" / "hub" / "state.sqlite3"
-    with sqlite3.connect(path) as connection:
-        count = connection.execute(statement, values).rowcount
-    connection.close()
-    return count
 
 
 async def limit_disk(lab: Lab, pages: int) -> None:
@@ -55,7 +45,7 @@ async def test_nothing_is_left_of_a_run_whose_session_did_not_come_back(
     await lab.until(lambda: lab.begun() == ["0", "1"])
     await lab.end("hub")
     space = "plugin/xgfabric/sessions"
-    assert change_state(lab, "DELETE FROM documents WHERE space = ?", space) == 1
+    assert lab.change_state("DELETE FROM documents WHERE space = ?", space) == 1
     await lab.start("hub", targets["xgfabric"])
     await lab.until(lambda: lab.processes() == [])
     again = await lab.user()
@@ -66,18 +56,47 @@ async def test_nothing_is_left_of_a_run_whose_session_did_not_come_back(
     await lab.until(is_forgotten)
 
 
+@pytest.mark.parametrize(
+    ("space", "key", "value"),
+    [
+        ("plugin/xgfabric/runs", "", {"run_id": 3}),
+        ("plugin/xgfabric/simulations", "/0", {"number": "none"}),
+    ],
+    ids=["run", "simulation"],
+)
 async def test_a_run_that_cannot_be_read_harms_no_other(
-    lab: Lab, user: XGFabricClient, targets: dict[str, str], caplog: pytest.LogCaptureFixture
+    lab: Lab,
+    user: XGFabricClient,
+    targets: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+    space: str,
+    key: str,
+    value: dict[str, Any],
 ) -> None:
     first = await lab.run(user, num_simulations=1)
     await lab.run(user, num_simulations=1)
     await lab.end("hub")
     statement = "UPDATE documents SET value = ? WHERE space = ? AND key = ?"
-    broken = (json.dumps({"run_id": 3}), "plugin/xgfabric/runs", first["run_id"])
-    assert change_state(lab, statement, *broken) == 1
+    assert lab.change_state(statement, json.dumps(value), space, first["run_id"] + key) == 1
     await lab.start("hub", targets["xgfabric"])
     assert f"run {first['run_id']} does not come back" in caplog.text
     assert [run["status"] for run in await user.list_runs()] == ["completed"]
+
+
+async def test_a_run_whose_workflow_is_no_valid_one_any_more_harms_no_other(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    await lab.run(user, num_simulations=1)
+    await lab.end("hub")
+    statement = (
+        "UPDATE documents SET value = json_set(CAST(value AS TEXT), '$.workflow.batch_size', 0)"
+        " WHERE space = ?"
+    )
+    assert lab.change_state(statement, "plugin/xgfabric/runs") == 1
+    await lab.start("hub", targets["xgfabric"])
+    assert "batch_size" in caplog.text
+    assert await user.list_runs() == []
+    assert (await lab.run(user, num_simulations=1))["status"] == "completed"
 
 
 async def test_a_full_disk_keeps_a_run_from_its_beginning(lab: Lab, user: XGFabricClient) -> None:

@@ -156,8 +156,8 @@ async def test_a_run_waits_for_its_cluster_and_then_says_what_the_others_lack(
         assert state["status"] == "failed"
         assert state["error"] == (
             "no immediate cluster was connected within 0.1 s: start an endpoint with the plugins "
-            "rhapsody and staging, or set its cluster_type; files serves no rhapsody, hub serves "
-            "no rhapsody and no staging connected"
+            "rhapsody and staging, or set its cluster_type. Connected: files serves no rhapsody, "
+            "hub serves no rhapsody and no staging"
         )
         await user.start_workflow(lab.workflow())
         await lab.until_phase(user, "connecting")
@@ -166,7 +166,10 @@ async def test_a_run_waits_for_its_cluster_and_then_says_what_the_others_lack(
         assert (state["status"], state["active_cluster"]) == ("completed", "late")
 
 
-async def test_a_cluster_that_stays_away_fails_the_run(lab: Lab, user: XGFabricClient) -> None:
+async def test_a_cluster_that_stays_away_fails_the_run(
+    lab: Lab, user: XGFabricClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orbit_xgfabric.runs.CLEARING", 0.1)
     lab.gate.touch()
     await user.start_workflow(lab.workflow(timeouts={"away": 0.5}))
     await lab.until(lambda: lab.begun() == ["0", "1"])
@@ -174,6 +177,28 @@ async def test_a_cluster_that_stays_away_fails_the_run(lab: Lab, user: XGFabricC
     state = await lab.finish(user)
     assert state["message"] == "failed in simulations"
     assert state["error"].startswith("cluster small has been away for 0.5 s: ")
+
+
+async def test_the_state_tells_which_clusters_are_online(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    seen: list[bool] = []
+
+    def hear(endpoint: str, plugin: str, topic: str, state: dict[str, Any]) -> None:
+        seen.extend(cluster["online"] for cluster in state["immediate_clusters"])
+
+    user.register_notification_callback(hear, "workflow_status")
+    await (await lab.bridge()).wait_for_listener()
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow())
+    await lab.until(lambda: lab.begun() == ["0", "1"] and seen[-1:] == [True])
+    await lab.end("small")
+    await lab.until(lambda: seen[-1:] == [False])
+    lab.gate.unlink()
+    await lab.start("small", targets["rhapsody"], targets["staging"])
+    await lab.until(lambda: seen[-1:] == [True])
+    state = await lab.finish(user)
+    assert [cluster["online"] for cluster in state["immediate_clusters"]] == [True]
 
 
 async def test_a_cluster_that_comes_back_in_time_goes_on_and_nothing_runs_to_its_end_twice(
@@ -256,6 +281,7 @@ async def test_a_cluster_that_goes_away_early_fails_the_run_in_that_phase(
     gone: str,
     phase: str,
 ) -> None:
+    monkeypatch.setattr("orbit_xgfabric.runs.CLEARING", 0.1)
     sensor = lab.directory / "senspot-get"
     wait = f"while [ -e '{lab.gate}' ]; do sleep 0.05; done"
     line = "echo '9:9:9 time: 1700000000.0000000000 192.0.2.1 seq_no: 1'"
@@ -275,3 +301,93 @@ async def test_a_cluster_that_goes_away_early_fails_the_run_in_that_phase(
     state = await lab.finish(user)
     assert state["message"] == f"failed in {phase}"
     assert state["error"].startswith(f"cluster {gone} has been away for 0.5 s: ")
+
+
+async def test_the_state_tells_how_many_tasks_run_while_they_do(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def hear(endpoint: str, plugin: str, topic: str, state: dict[str, Any]) -> None:
+        seen.extend((state["phase"], one["tasks_running"]) for one in state["immediate_clusters"])
+
+    user.register_notification_callback(hear, "workflow_status")
+    await (await lab.bridge()).wait_for_listener()
+    lab.gate.touch()
+    work = lab.directory / "work"
+    work.touch()
+    train = lab.shell(f'while [ -e "{work}" ]; do sleep 0.05; done')
+    await user.start_workflow(
+        lab.workflow(batch_size=4, training_tasks={"pcr": train}, evaluation_task=None)
+    )
+    await lab.until(lambda: seen[-1:] == [("simulations", 4)])
+    lab.gate.unlink()
+    await lab.until(lambda: seen[-1:] == [("training", 1)])
+    work.unlink()
+    state = await lab.finish(user)
+    assert [cluster["tasks_running"] for cluster in state["immediate_clusters"]] == [0]
+
+
+async def test_a_run_that_is_stopped_has_no_tasks_running(lab: Lab, user: XGFabricClient) -> None:
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow())
+
+    async def tasks_run() -> bool:
+        state = await user.get_status()
+        return [cluster["tasks_running"] for cluster in state["immediate_clusters"]] == [2]
+
+    await lab.until(tasks_run)
+    await user.stop_workflow()
+    assert (await user.get_status())["immediate_clusters"][0]["tasks_running"] == 0
+
+
+async def test_a_cluster_that_is_configured_and_missing_is_skipped_by_name(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    await lab.start("files", targets["staging"])
+    clusters = {"small": {}, "anvil": {"cluster_type": "allocate"}, "files": {}}
+    state = await lab.run(user, {"cluster_configs": clusters}, timeouts={"connect": 0.1})
+    assert state["status"] == "completed"
+    why = {"anvil": "is not connected", "files": "serves no rhapsody"}
+    assert state["skipped_clusters"] == why
+    assert messages(state, "warning") == [
+        "cluster files of the resources is skipped: it serves no rhapsody",
+        "cluster anvil of the resources is skipped: it is not connected",
+    ]
+    assert (await user.get_report())["skipped"] == why
+
+
+async def test_a_run_waits_a_while_for_every_cluster_that_is_configured(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    clusters = {"late": {}, "small": {}}
+    await user.start_workflow(lab.workflow(), {"cluster_configs": clusters})
+    state = await lab.until_phase(user, "connecting")
+    assert state["message"] == "waiting for late"
+    await lab.start("late", targets["rhapsody"], targets["staging"])
+    state = await lab.finish(user)
+    assert (state["status"], state["active_cluster"]) == ("completed", "late")
+    assert state["skipped_clusters"] == {}
+
+
+async def test_programs_are_not_sought_at_a_cluster_that_stands_in_for_another(
+    lab: Lab, user: XGFabricClient
+) -> None:
+    task = lab.shell("{workflow_path}/run.sh")
+    changed = {"simulation_task": task, "timeouts": {"connect": 0.1}}
+    state = await lab.run(user, {"cluster_configs": {"ucsb": {}}}, **changed)
+    assert state["message"] == "failed in connecting"
+    assert state["error"].endswith(
+        "Connected: hub serves no rhapsody and no staging, small is not configured, and the tasks "
+        "need a workflow_path. Configured, but not connected: ucsb"
+    )
+
+
+async def test_no_job_is_submitted_at_a_cluster_that_stands_in_for_another(
+    lab: Lab, user: XGFabricClient, targets: dict[str, str]
+) -> None:
+    queue = f"queue_info={targets['staging']}"
+    await lab.start("other", targets["psij"], targets["staging"], queue)
+    state = await lab.run(user, {"cluster_configs": {"anvil": {}}}, timeouts={"connect": 0.1})
+    assert (state["status"], state["allocate_clusters"]) == ("completed", [])
+    assert (await user.get_report())["queues"] == []

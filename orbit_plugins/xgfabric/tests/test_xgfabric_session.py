@@ -164,6 +164,7 @@ async def test_the_oldest_runs_are_forgotten(
         return [run["run_id"] for run in await user.list_runs()] == [last["run_id"]]
 
     await lab.until(is_alone)
+    assert [path.name for path in (lab.directory / "local").iterdir()] == [last["run_id"]]
 
 
 async def test_a_working_session_does_not_run_out(lab: Lab, user: XGFabricClient) -> None:
