@@ -3,7 +3,7 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
+from contextlib import suppress
 
 import anyio
 import anyio.to_thread
@@ -194,15 +194,27 @@ def test_help_is_no_error(monkeypatch, capsys, arguments):
     assert re.match("Usage: orbit |orbit, version ", found.out + found.err)
 
 
+INTERRUPTIBLE = """
+import signal
+from orbit_core.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+main()
+"""
+
+
 async def test_an_interrupt_ends_what_follows_without_a_word(deployment):
-    command = [str(Path(sys.executable).with_name("orbit")), "events"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "events"]
     settings = {"ORBIT_URL": deployment.url, "ORBIT_TOKEN": await deployment.token()}
     async with await anyio.open_process(command, env={**os.environ, **settings}) as process:
-        with anyio.fail_after(30):
-            assert await process.stdout.receive() == b"topology: node\n"
-            process.send_signal(signal.SIGINT)
-            assert await process.wait() == 130
-            said = [chunk async for chunk in process.stderr]
+        try:
+            with anyio.fail_after(30):
+                assert await process.stdout.receive() == b"topology: node\n"
+                process.send_signal(signal.SIGINT)
+                assert await process.wait() == 130
+                said = [chunk async for chunk in process.stderr]
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
     assert b"".join(said).strip() == b""
 
 
