@@ -48,6 +48,7 @@ class Callers:
         self.received = Counter()
         self.poured = 0
         self.is_killed = False
+        self.is_registered = anyio.Event()
 
     async def hang(self):
         """Make a call that is not answered."""
@@ -58,6 +59,7 @@ class Callers:
         """Make one with the client of the SDK."""
         async with self.site.client() as bridge:
             probe = await bridge.get_endpoint_client("node").get_plugin("probe")
+            self.is_registered.set()
             with pytest.raises(EndpointLost) as caught:
                 await probe.get("hang")
             self.told.append(caught.value.status_code)
@@ -114,6 +116,7 @@ async def start_callers(group, callers, http):
     for number in range(STREAMING):
         route = "trickle" if number % 2 else "source?parts=1000000"
         group.start_soon(callers.download, number, route)
+    await callers.is_registered.wait()  # which is a call, too
     await until_in_flight(http, LASTING)
     await until(lambda: callers.poured > 2**22 and len(callers.received) == STREAMING)
     for number in range(CALLING):

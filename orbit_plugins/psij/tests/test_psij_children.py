@@ -302,7 +302,8 @@ async def test_a_child_that_cannot_start_tells_why(site):
 
     assert found["status"] == "failed"
     assert found["reason"].startswith(
-        "the child endpoint login.gpu ended before it was linked: exit code 2: Error: Invalid value"
+        "the child endpoint login.gpu ended before it was linked: exit code 2: "
+        "orbit-serve: Invalid value"
     )
 
 
