@@ -43,12 +43,10 @@ def environment(folder: Path, *requirements: str | Path, wheels: Path) -> Path:
     return python
 
 
-def run_tests(python: Path, tests: Path, work: Path) -> None:
+def run_tests(python: Path, tests: Path, work: Path, *options: str) -> None:
     """Run tests in an environment, and print how they ended."""
-    shutil.copy(ROOT / "conftest.py", work)
     command: list[str | Path] = [python, "-m", "pytest", "-q", "--import-mode=importlib"]
-    command += ["-p", "no:cacheprovider", "-o", "filterwarnings=error"]
-    command += ["--hypothesis-profile", "isolated"]
+    command += ["-p", "no:cacheprovider", "-o", "filterwarnings=error", *options]
     print(run(*command, tests, cwd=work).splitlines()[-1])
 
 
@@ -59,7 +57,8 @@ def test_plugin(wheel: Path, work: Path) -> None:
     python = environment(work / name, f"{wheel}{extra}", *TOOLS, wheels=wheel.parent)
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
-    run_tests(python, copied, work)
+    shutil.copy(ROOT / "conftest.py", work)
+    run_tests(python, copied, work, "--hypothesis-profile", "isolated")
 
 
 def test_third_party(wheels: Path, work: Path) -> None:
