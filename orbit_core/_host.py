@@ -184,8 +184,12 @@ def _make_private(directory: Path) -> None:
 
 @asynccontextmanager
 async def open_host(name: str, host: HostInfo, state_dir: Path) -> AsyncIterator[PluginHost]:
-    """Open a host with its state; leaving it stops the plugins, their tasks, then the state."""
-    async with open_store(state_dir) as store, open_hooks() as hooks, open_tasks() as group:
+    """Open a host with its state; leaving it stops the plugins, their tasks, then the state.
+
+    Plugins see an absolute directory: what they start works in another one.
+    """
+    directory = state_dir.absolute()  # noqa: ASYNC240  # it asks for the working directory alone
+    async with open_store(directory) as store, open_hooks() as hooks, open_tasks() as group:
         found = PluginHost(name, host, store, hooks, group)
         try:
             yield found

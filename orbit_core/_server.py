@@ -162,8 +162,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the requests in flight end; uvicorn would look after them every 0.1 s."""
-        for server in self.servers:
-            server.close()
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
         state = self.server_state
         for connection in list(state.connections):
             connection.shutdown()

@@ -40,6 +40,15 @@ async def test_an_executable_brings_output_and_exit_code(user: Reader) -> None:
     assert found["submitted"] <= found["started"] <= found["finished"]
 
 
+async def test_output_comes_where_the_state_is_in_a_relative_directory(
+    open_user: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_user(Path("state")) as user:
+        found = await user.run(**shell("echo out"))
+    assert found["stdout"] == "out\n"
+
+
 async def test_output_that_is_no_text_is_shown_all_the_same(user: Reader) -> None:
     found = await user.run(**shell(r"printf '\377a'"))
     assert (found["state"], found["stdout"]) == ("DONE", "\ufffda")
