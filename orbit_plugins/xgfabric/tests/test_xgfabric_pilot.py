@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -134,28 +135,67 @@ async def test_the_simulations_that_run_are_given_up_for_the_pilot_if_so_said(
     assert sites(await user.get_report(), "task")[:4] == [("simulations", "big")] * 4
 
 
+class Queue:
+    """What holds the pilots of the cluster ``big`` before they start, until it is opened."""
+
+    def __init__(self, directory: Path) -> None:
+        self._closed, self._jobs = directory / "closed", directory / "queued"
+        self._closed.touch()
+        setup = [
+            f"echo $$ >> '{self._jobs}'",
+            f"while [ -e '{self._closed}' ]; do sleep 0.05; done",
+        ]
+        self.settings = {"psij": {"children": {"setup": setup}}}
+
+    def open(self) -> None:
+        self._closed.unlink()
+
+    def has_come(self) -> bool:
+        """Tell whether a pilot waits here, or has waited."""
+        return self._jobs.exists()
+
+    def is_left(self) -> bool:
+        """Tell whether every pilot that waited here is gone."""
+        return not any(psutil.pid_exists(int(pid)) for pid in self._jobs.read_text().split())
+
+
+@pytest.fixture
+async def queue(lab: Lab, targets: dict[str, str]) -> Queue:
+    found = Queue(lab.directory)
+    await lab.end("big")
+    await lab.start("big", targets["psij"], targets["staging"], settings=found.settings)
+    return found
+
+
 async def test_a_pilot_that_has_not_landed_is_not_waited_for_unless_so_said(
-    lab: Lab, user: XGFabricClient
+    lab: Lab, user: XGFabricClient, queue: Queue
 ) -> None:
-    state = await lab.run(user, RESOURCE, num_simulations=1)
+    lab.gate.touch()
+    await user.start_workflow(lab.workflow(num_simulations=1), RESOURCE)
+    await lab.until(queue.has_come)
+    lab.gate.unlink()
+    state = await lab.finish(user)
     assert (state["status"], state["active_cluster"]) == ("completed", "small")
     assert "the pilot has not landed yet: going on at small" in messages(state, "warning")
     assert state["allocate_clusters"][0]["pilot_status"] == "dismissed"
-    (queue,) = (await user.get_report())["queues"]
-    assert (queue["site"], queue["pilots"]) == ("big", 1)
-    await lab.until(lambda: pilots(lab) == [])
+    (told,) = (await user.get_report())["queues"]
+    assert (told["site"], told["pilots"]) == ("big", 1)
+    await lab.until(queue.is_left)
+    queue.open()
     state = await lab.run(user, RESOURCE, num_simulations=1, timeouts={"pilot": 60})
     assert (state["status"], state["active_cluster"]) == ("completed", "big")
     await lab.until(lambda: pilots(lab) == [])
 
 
 async def test_a_pilot_that_comes_too_late_is_cancelled_while_the_run_goes_on(
-    lab: Lab, user: XGFabricClient
+    lab: Lab, user: XGFabricClient, queue: Queue
 ) -> None:
-    workflow = {**held_training(lab), "timeouts": {}}
-    await user.start_workflow(workflow, RESOURCE)
+    lab.gate.touch()
+    await user.start_workflow({**held_training(lab), "timeouts": {}}, RESOURCE)
+    await lab.until(queue.has_come)
+    lab.gate.unlink()
     await lab.until(lambda: lab.lines().count("train") == 1)
-    await lab.until(lambda: pilots(lab) == [])
+    await lab.until(queue.is_left)
     state = await user.get_status()
     assert (state["phase"], state["active_cluster"]) == ("training", "small")
     (lab.directory / "work").unlink()
@@ -163,12 +203,16 @@ async def test_a_pilot_that_comes_too_late_is_cancelled_while_the_run_goes_on(
 
 
 async def test_a_pilot_that_cannot_be_dismissed_is_cancelled_at_the_end(
-    lab: Lab, user: XGFabricClient, targets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    lab: Lab,
+    user: XGFabricClient,
+    queue: Queue,
+    targets: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("orbit_xgfabric.pilots.ANSWER", 0.1)
     lab.gate.touch()
     await user.start_workflow({**held_training(lab), "timeouts": {}}, RESOURCE)
-    await lab.until(lambda: lab.begun() == ["0"] and pilots(lab) != [])
+    await lab.until(lambda: lab.begun() == ["0"] and queue.has_come())
     await lab.end("big")
     lab.gate.unlink()
     await lab.until(lambda: lab.lines().count("train") == 1)
@@ -177,7 +221,7 @@ async def test_a_pilot_that_cannot_be_dismissed_is_cancelled_at_the_end(
     await lab.start("big", targets["psij"], targets["staging"])
     (lab.directory / "work").unlink()
     assert (await lab.finish(user))["status"] == "completed"
-    await lab.until(lambda: pilots(lab) == [])
+    await lab.until(queue.is_left)
 
 
 async def test_a_run_goes_on_where_it_is_if_its_pilot_fails(
