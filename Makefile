@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# As many tests at a time as there are cores, up to four: most of them start processes of their own.
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 PLUGINS := $(sort $(wildcard orbit_plugins/*))
 
 .PHONY: demo test test-site check bench docs isolation clean
@@ -14,7 +16,7 @@ demo: $(VENV)/ready  ## watch a bridge, an endpoint and a job; KEEP=1 leaves the
 	$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
 test: $(VENV)/ready  ## run all tests, which must cover enough of each package
-	$(BIN)/python -m pytest -q --cov --cov-report=term
+	$(BIN)/python -m pytest -q $(WORKERS) --cov --cov-report=term
 	$(BIN)/python scripts/covered.py
 
 test-site: $(VENV)/ready  ## run the tests on a real SLURM, which they install and start; needs root

@@ -14,7 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"orbit_psij": "endpoint", "orbit_rhapsody": "dask", "orbit_xgfabric": "endpoint"}
-TOOLS = ["pytest", "pytest-cov", "hypothesis", "blockbuster"]
+TOOLS = ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "blockbuster"]
+WORKERS = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -58,7 +59,7 @@ def test_plugin(wheel: Path, work: Path) -> None:
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
     shutil.copy(ROOT / "conftest.py", work)
-    run_tests(python, copied, work, "--hypothesis-profile", "isolated")
+    run_tests(python, copied, work, *WORKERS, "--hypothesis-profile", "isolated")
 
 
 def test_third_party(wheels: Path, work: Path) -> None:
