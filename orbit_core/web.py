@@ -108,7 +108,7 @@ async def json_body(request: Request, limit: int = JSON_LIMIT) -> dict[str, Any]
     Raises InvalidBody for anything that is not a JSON object, BodyTooLarge over ``limit``.
     """
     raw = await read_body(request, limit)
-    if not raw.strip():
+    if not raw:
         return {}
     try:
         data = parse_json(raw)

@@ -131,8 +131,9 @@ def document(status: int, code: str, detail: str) -> dict[str, Any]:
         (b'{"a": -Infinity}', "-Infinity is no JSON value"),
         (b"\xff\xfe{", "'utf-16-le' codec can't decode byte 0x7b in position 2: truncated data"),
         (b'{"a": 1}\x00', "Extra data: line 1 column 9 (char 8)"),
+        (b"\n", "Expecting value: line 2 column 1 (char 1)"),
     ],
-    ids=["cut off", "nan", "infinity", "not utf-8", "zero byte"],
+    ids=["cut off", "nan", "infinity", "not utf-8", "zero byte", "nothing but a line's end"],
 )
 async def test_a_body_that_is_not_json_is_refused(raw, fault):
     reply = await answer("POST", "/body", content=raw)
@@ -162,9 +163,8 @@ async def test_a_body_that_is_no_object_is_refused(raw, kind):
     assert reply.json() == document(400, "invalid_body", detail)
 
 
-@pytest.mark.parametrize("raw", [b"", b" \n"], ids=["empty", "blank"])
-async def test_an_empty_body_is_an_empty_object(raw):
-    assert (await answer("POST", "/body", content=raw)).json() == {"got": {}}
+async def test_an_empty_body_is_an_empty_object():
+    assert (await answer("POST", "/body", content=b"")).json() == {"got": {}}
 
 
 @given(raw=st.binary(max_size=60))

@@ -46,7 +46,10 @@ def shell(script: str) -> dict[str, Any]:
 async def run_and_kill(
     directory: Path, specs: list[dict[str, Any]], number: int = signal.SIGKILL
 ) -> list[dict[str, Any]]:
-    """Submit jobs from a process of its own, and end that process group as abruptly as asked."""
+    """Submit jobs from a process of its own, and end that process group as abruptly as asked.
+
+    Each job has begun by then: before that it is not in a session of its own yet, but in the group.
+    """
     command = [sys.executable, "-c", ENDPOINT, str(directory), json.dumps(specs)]
     found: list[dict[str, Any]] = []
     async with await anyio.open_process(command, stderr=None, start_new_session=True) as process:
@@ -57,6 +60,8 @@ async def run_and_kill(
                 while text.count(b"\n") < len(specs):
                     text += await process.stdout.receive()
                 found = [json.loads(line) for line in text.splitlines()]
+                while not all(has_begun(directory, job) for job in found):
+                    await anyio.sleep(0.01)
                 os.killpg(process.pid, number)
                 await process.wait()
         finally:
@@ -94,6 +99,11 @@ def exists(directory: Path, job: dict[str, Any], kind: str) -> bool:
     return mark_of(directory, job["job_id"], kind).exists()
 
 
+def has_begun(directory: Path, job: dict[str, Any]) -> bool:
+    mark = mark_of(directory, job["job_id"], "start")
+    return mark.exists() and mark.read_text().endswith("\n")
+
+
 def rewrite_start(directory: Path, job: dict[str, Any], pid: str, host: str) -> None:
     mark_of(directory, job["job_id"], "start").write_text(f"{pid} {host}\n")
 
@@ -112,7 +122,6 @@ async def test_a_job_outlives_its_endpoint_and_is_found_again(
     gate = tmp_path / "gate"
     script = f"echo one; until [ -e {gate} ]; do sleep 0.02; done; echo two; exit 5"
     [job] = await run_and_kill(tmp_path / "s", [shell(script)], number)
-    await until(lambda: exists(tmp_path / "s", job, "start"))
     async with open_user(tmp_path / "s") as user:
         found = await user.until_prints(job["job_id"], "one")
         assert (found["state"], found["native_id"]) == ("ACTIVE", job["native_id"])
@@ -149,7 +158,6 @@ async def test_a_job_that_vanished_is_failed_and_says_so(
     tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
-    await until(lambda: exists(tmp_path, job, "start"))
     os.killpg(int(job["native_id"]), signal.SIGKILL)
     await until(lambda: has_ended(job["native_id"]))
     async with open_user(tmp_path) as user:
@@ -167,10 +175,9 @@ async def test_a_job_found_again_can_vanish_later(tmp_path: Path, open_user: Any
 
 
 async def test_a_process_that_got_a_jobs_number_is_not_the_job(
-    tmp_path: Path, open_user: Any, until: Any
+    tmp_path: Path, open_user: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("sleep 300")])
-    await until(lambda: exists(tmp_path, job, "start"))
     rewrite_start(tmp_path, job, str(os.getpid()), socket.gethostname())
     async with open_user(tmp_path) as user:
         assert (await user.until_over(job["job_id"]))["state"] == "FAILED"
@@ -178,11 +185,10 @@ async def test_a_process_that_got_a_jobs_number_is_not_the_job(
 
 
 async def test_a_job_on_another_host_is_running_until_its_files_say_otherwise(
-    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch, until: Any
+    tmp_path: Path, open_user: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orbit_psij.jobs.CANCEL_GRACE", 0.05)
     [job] = await run_and_kill(tmp_path, [shell("echo up; sleep 300")])
-    await until(lambda: exists(tmp_path, job, "start"))
     rewrite_start(tmp_path, job, job["native_id"], "elsewhere")
     async with open_user(tmp_path) as user:
         assert (await user.status(job["job_id"]))["state"] == "ACTIVE"
@@ -305,7 +311,6 @@ async def test_a_session_of_the_same_id_does_not_get_somebody_elses_jobs(
     tmp_path: Path, open_user: Any, until: Any, has_ended: Any
 ) -> None:
     [job] = await run_and_kill(tmp_path, [shell("echo secret; sleep 300")])
-    await until(lambda: exists(tmp_path, job, "start"))
     change_record(tmp_path, "lab", space="sessions", owner="bob")
     async with open_user(tmp_path, principal=BOB) as user:
         assert (await user.get("list_jobs/lab")).json() == {"jobs": []}
