@@ -42,6 +42,9 @@ FUNCTIONS_AHEAD = 64
 SWEEP_INTERVAL = 60.0
 RETRY_DELAY = 5.0
 
+SPACING = 0.003
+"""Seconds between two calls of a backend for executables, which take as long to start."""
+
 FIRST_PAUSE, WRITE_PAUSE = 0.002, 0.02
 """Seconds before a result is written, in which it goes to who waits for it; and seconds in which
 more collect after some were: each write costs the others time."""
@@ -130,12 +133,14 @@ class Engine:
             self._backends.append(apart)
         functions = FUNCTIONS_AHEAD * backend.workers
         executables = self.settings.executables or max(LEAST_EXECUTABLES, processors())
-        self._open_lane(name, "executable", apart, executables)
+        self._open_lane(name, "executable", apart, executables, SPACING)
         self._open_lane(name, "ai", backend, functions)
         self._open_lane(name, "function", backend, functions)
 
-    def _open_lane(self, name: str, kind: Kind, backend: AnyBackend, limit: int) -> None:
-        lane = Lane(backend, limit, self._mark, self._endings)
+    def _open_lane(
+        self, name: str, kind: Kind, backend: AnyBackend, limit: int, spacing: float = 0.0
+    ) -> None:
+        lane = Lane(backend, limit, self._mark, self._endings, spacing)
         self._lanes[name, kind] = lane
         self._context.background(lane.run)
 

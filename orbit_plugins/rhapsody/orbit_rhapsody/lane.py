@@ -22,12 +22,18 @@ FEW = 64
 class Lane:
     """Hold the tasks that wait for one backend, and hand them over while there is room."""
 
-    def __init__(self, backend: AnyBackend, limit: int, mark: str, endings: Endings) -> None:
-        """Let ``limit`` tasks run at a time; ``mark`` begins the marks of their processes."""
+    def __init__(
+        self, backend: AnyBackend, limit: int, mark: str, endings: Endings, spacing: float = 0.0
+    ) -> None:
+        """Let ``limit`` tasks run at a time; ``mark`` begins the marks of their processes.
+
+        Tasks whose turn comes within ``spacing`` seconds are handed over together.
+        """
         self.backend = backend
         self._limit = limit
         self._least = 1 if limit < FEW else limit // 2
         self._endings = endings
+        self._spacing = spacing
         self._mark = mark
         self._environment = dict(os.environ)  # once: each look decodes every variable
         self._waiting: OrderedDict[str, deque[Task]] = OrderedDict()
@@ -47,6 +53,8 @@ class Lane:
             self._wake = anyio.Event()
             while batch := self._take():
                 await self._hand_over(batch)
+                if self._spacing:
+                    await anyio.sleep(self._spacing)
 
     def stop(self) -> list[Task]:
         """Hand nothing over any more, and return the executables that the endpoint is to end."""
