@@ -34,7 +34,7 @@ docs: $(VENV)/ready  ## test the documentation: examples run, references are com
 	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_hooks_documented.py
 
 isolation: $(VENV)/ready  ## build all wheels; test each plugin with core alone, and the template renamed
-	$(BIN)/python scripts/isolation.py
+	$(BIN)/python scripts/isolation.py $(WORKERS)
 
 clean:
 	rm -rf $(VENV) dist

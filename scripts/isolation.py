@@ -2,7 +2,7 @@
 
 Every plugin is installed from its wheel beside core's wheel into a new environment, and its tests
 pass there. The template, copied elsewhere and renamed, is installed with plain pip and served by
-the next ``orbit-serve`` without any other change.
+the next ``orbit-serve`` without any other change. Arguments go to pytest, for the plugins' tests.
 """
 
 import os
@@ -15,7 +15,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"orbit_psij": "endpoint", "orbit_rhapsody": "dask", "orbit_xgfabric": "endpoint"}
 TOOLS = ["pytest", "pytest-cov", "pytest-xdist", "hypothesis", "blockbuster"]
-WORKERS = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -59,7 +58,7 @@ def test_plugin(wheel: Path, work: Path) -> None:
     copied = work / f"{name}-tests"
     shutil.copytree(ROOT / "orbit_plugins" / name.removeprefix("orbit_") / "tests", copied)
     shutil.copy(ROOT / "conftest.py", work)
-    run_tests(python, copied, work, *WORKERS, "--hypothesis-profile", "isolated")
+    run_tests(python, copied, work, *sys.argv[1:], "--hypothesis-profile", "isolated")
 
 
 def test_third_party(wheels: Path, work: Path) -> None:
