@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # As many tests at a time as there are cores, up to four: most of them start processes of their own.
 WORKERS := -n auto --maxprocesses 4 --dist worksteal
 PLUGINS := $(sort $(wildcard orbit_plugins/*))
+# Programs start as they do for users, whose pip has compiled what it installed.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-site check bench docs isolation clean
 

@@ -8,21 +8,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 from sites import HERE, ROUNDS, TOKEN, Row
 
 CROWD = 1_000
 
+AS_INSTALLED = "import sys; sys.modules['pygments'] = None; "
+"""What begins a program as in a user's installation, where httpx finds no pygments and no rich."""
+
+SERVE = f"{AS_INSTALLED}from orbit_core.serve import main; main()"
+
 
 def import_row() -> Row:
-    """Measure how long the import takes, less the start of Python itself, and with a client.
-
-    As in a user's installation there is no ``rich``, which httpx imports where it is.
-    """
-    hidden = "import sys; sys.modules['rich'] = None; "
-    codes = ("", f"{hidden}import orbit_core", f"{hidden}from orbit_core import BridgeClient")
+    """Measure how long the import takes, less the start of Python itself, and with a client."""
+    imports = ("import orbit_core", "from orbit_core import BridgeClient")
+    codes = ("", *(f"{AS_INSTALLED}{code}" for code in imports))
     rounds = [[run_python(code) for code in codes] for _ in range(ROUNDS)]
     bare, found, client = (statistics.median(column) * 1000 for column in zip(*rounds, strict=True))
     figures = f"{found - bare:.0f} ms; with BridgeClient {client - bare:.0f} ms"
@@ -39,7 +40,7 @@ def run_python(code: str) -> float:
 @contextmanager
 def started(state: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, float]]:
     """Run ``orbit-serve``; give its ready line and the seconds until that came."""
-    command = [str(Path(sys.executable).with_name("orbit-serve")), *arguments]
+    command = [sys.executable, "-c", SERVE, *arguments]
     environment = {**os.environ, "XDG_STATE_HOME": state, "ORBIT_TOKEN": TOKEN}
     start = time.monotonic()
     process = subprocess.Popen(

@@ -33,15 +33,14 @@ class Enter(Protocol):
         ...
 
 
+Finish = Callable[[Job, Ending, Verdict], Awaitable[None]]
+"""Take the end of a job."""
+
+
 class BatchJobs:
     """Own what the batch jobs of one plugin have in common."""
 
-    def __init__(
-        self,
-        batch: Batch,
-        enter: Enter,
-        finish: Callable[[Job, Ending, Verdict], Awaitable[None]],
-    ) -> None:
+    def __init__(self, batch: Batch, enter: Enter, finish: Finish) -> None:
         """Tell through ``enter`` of what happens to a job, and through ``finish`` of its end."""
         self._batch = batch
         self._enter = enter

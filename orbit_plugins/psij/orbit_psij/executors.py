@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import attrs
 import psij
 
 from . import launcher, processes
 from .errors import SubmitFailed
 from .files import JobFiles, write_wrapper
+from .job import Report
 from .models import JobRecord, JobState
 from .offer import LOCAL
 from .tracked import TrackedJob, leave_session, make_job
@@ -25,17 +25,6 @@ THREADS = 4
 """Worker threads for calls of PSI/J: more only wait for each other."""
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class Report:
-    """Carry what PSI/J says of a job."""
-
-    job_id: str
-    state: JobState
-    time: float
-    exit_code: int | None = None
-    message: str | None = None
 
 
 class Executors:

@@ -21,6 +21,17 @@ def silent(topic: str, data: Any) -> None:
     """Tell nobody."""
 
 
+@attrs.frozen
+class Report:
+    """Carry what PSI/J says of a job."""
+
+    job_id: str
+    state: JobState
+    time: float
+    exit_code: int | None = None
+    message: str | None = None
+
+
 @attrs.define(eq=False)
 class Job:
     """Be one job: its record, its files, and who hears of it.

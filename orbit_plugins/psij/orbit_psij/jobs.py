@@ -10,7 +10,8 @@ import time
 import uuid
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -19,17 +20,17 @@ import attrs
 from orbit_core import PluginContext, PluginSession
 from orbit_core.errors import IdempotencyMismatch, OrbitError, StateUnavailable
 
-from .batch_jobs import BatchJobs
-from .batches import find_batches
 from .errors import SubmitFailed, UnknownJob
-from .executors import Executors, Report
 from .files import HOST, Ending, JobFiles
-from .job import Job, Notify, Verdict, judge, news_of, silent
+from .job import Job, Notify, Report, Verdict, judge, news_of, silent
 from .journal import Journal
 from .models import Element, JobRecord, JobState, Submission
-from .offer import LOCAL, Offer
+from .offer import LOCAL
 from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
+
+if TYPE_CHECKING:
+    from .means import Means
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +53,13 @@ class Jobs:
         """Use the plugin's directory, documents and background; made on the event loop."""
         self._output = context.directory / "output"
         self._background = context.background
-        self._executors = Executors(context.directory / "run", self._hear)
         self._journal = Journal(context, self._record)
         self._settings = context.settings(Settings)
         self._expired = ExpiredJobs(context)
         self._directory = context.directory / "run"
         self._scheduler = context.host.scheduler
-        self._batches: dict[str, BatchJobs] = {}
-        self.offer = Offer()
+        self._means: Means | None = None
+        self._loading = anyio.Lock()
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
@@ -67,27 +67,42 @@ class Jobs:
 
     async def open(self) -> None:
         """Read what there is from before a restart, without acting on it yet."""
-        await self._executors.open()
         await self._expired.load()
         for record in sorted(await self._journal.records(), key=lambda record: record.created):
             self._add(record)
-        await self._open_batches()
         self._background(self._journal.run)
         self._background(self._watch.run)
 
-    async def _open_batches(self) -> None:
-        """Offer the executors of this host's schedulers, and go on with those of before."""
-        in_use = {job.record.executor for job in self._jobs.values() if _is_batch(job)}
-        self.offer, found = await anyio.to_thread.run_sync(
-            find_batches, self._scheduler, in_use, self._directory
+    async def means(self) -> "Means":
+        """Return what runs jobs here; the first call loads PSI/J. Raises SubmitFailed."""
+        if self._means is None:
+            async with self._loading:
+                if self._means is None:
+                    self._means = await self._open_means()
+        return self._means
+
+    async def _open_means(self) -> "Means":
+        """Start PSI/J and what follows the jobs on this host's schedulers, those of before too."""
+        try:
+            module = await anyio.to_thread.run_sync(import_module, ".means", __package__)
+        except ImportError as error:
+            raise SubmitFailed(f"PSI/J does not load here: {error}") from error
+        means: Means = await module.open_means(
+            self._directory,
+            self._scheduler,
+            {job.record.executor for job in self._jobs.values() if _is_batch(job)},
+            hear=self._hear,
+            enter=self._enter,
+            finish=self._finish,
         )
-        for name, batch in found.items():
-            self._batches[name] = BatchJobs(batch, self._enter, self._finish)
-            self._background(self._batches[name].run)
+        for batch in means.batches.values():
+            self._background(batch.run)
+        return means
 
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
-        self._executors.close()
+        if self._means is not None:
+            self._means.executors.close()
         await self._journal.flush()
 
     def adopt(self, session: PluginSession) -> None:
@@ -169,7 +184,7 @@ class Jobs:
 
         Raises SchedulerUnavailable, SchedulerFailed.
         """
-        batch = self._batches.get(job.record.executor)
+        batch = (await self.means()).batches.get(job.record.executor)
         if batch is None or job.record.native_id is None:
             return [HOST]
         return await batch.nodes(job.record.native_id)
@@ -207,9 +222,8 @@ class Jobs:
             ]
         )
         unfinished = [job for job in self._jobs.values() if not job.record.state.is_final]
-        for name, batch in self._batches.items():
-            in_batch = [job for job in unfinished if job.record.executor == name]
-            self._background(batch.resume, in_batch, self._launch)
+        if in_batch := [job for job in unfinished if _is_batch(job)]:
+            self._background(self._resume_batches, in_batch)
         waiting = [job for job in unfinished if not _is_batch(job)]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
@@ -234,6 +248,11 @@ class Jobs:
         if old:
             await self._expired.add(old, now)
             await self._delete([self._jobs[record.job_id] for record in old])
+
+    async def _resume_batches(self, unfinished: list[Job]) -> None:
+        for name, batch in (await self.means()).batches.items():
+            jobs = [job for job in unfinished if job.record.executor == name]
+            self._background(batch.resume, jobs, self._launch)
 
     def _resume_one(self, job: Job, sight: Sight) -> None:
         if sight.start is None and not job.record.cancel_requested:
@@ -265,23 +284,25 @@ class Jobs:
             self._background(self._end, job)
 
     async def _start(self, job: Job) -> str | None:
+        means = await self.means()
         if not _is_batch(job):
-            return await self._executors.launch(job.record, job.files)
-        batch = self._batches.get(job.record.executor)
+            return await means.executors.launch(job.record, job.files)
+        batch = means.batches.get(job.record.executor)
         if batch is None:
             raise SubmitFailed(f"there is no scheduler here for {job.record.executor}")
         return await batch.launch(job, partial(self.get, job.record.sid))
 
     async def _end(self, job: Job) -> None:
+        means = await self.means()
         if _is_batch(job):
-            if (batch := self._batches.get(job.record.executor)) is not None:
+            if (batch := means.batches.get(job.record.executor)) is not None:
                 await batch.end(job)
             return
-        await self._executors.signal(job.record, job.files, signal.SIGTERM)
+        await means.executors.signal(job.record, job.files, signal.SIGTERM)
         with anyio.move_on_after(CANCEL_GRACE):
             await job.until_over()
             return
-        await self._executors.signal(job.record, job.files, signal.SIGKILL)
+        await means.executors.signal(job.record, job.files, signal.SIGKILL)
 
     def _hear(self, report: Report) -> None:
         """Take a report; what is late, repeated or goes backwards is dropped."""

@@ -1,6 +1,7 @@
 """Serve jobs on an endpoint."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from starlette.requests import Request
@@ -23,6 +24,8 @@ from .retention import Settings
 from .specs import read_submission
 
 try:
+    if find_spec("psij") is None:  # which `Jobs.means` loads later
+        raise ModuleNotFoundError(name="psij")
     from .children.children import Children
     from .jobs import Jobs
     from .session import PSIJSession
@@ -78,16 +81,18 @@ class PSIJPlugin(Plugin):
 
     @hookimpl
     async def on_topology_change(self, topology: Topology) -> None:
-        """See which children are linked."""
+        """See which children are linked; once this endpoint is, load what its first job needs."""
         await super().on_topology_change(topology)
         self.children.hear([name for name in topology if topology[name].liveness == "present"])
+        if self.context.endpoint in topology:
+            await self.jobs.means()
 
     def busy_sessions(self) -> set[str]:
         """Return the sessions that have a job which is not over."""
         return self.jobs.busy_sids()
 
     async def start(self) -> None:
-        """Start PSI/J and read the jobs of before."""
+        """Read the jobs and the children of before."""
         self.jobs = Jobs(self.context)
         await self.jobs.open()
         self.children = Children(self.context, self.jobs, self.context.settings(Settings).children)
@@ -105,7 +110,8 @@ class PSIJPlugin(Plugin):
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)
-        wanted = read_submission(await json_body(request), self.jobs.offer)
+        offer = (await self.jobs.means()).offer
+        wanted = read_submission(await json_body(request), offer)
         key = request.headers.get("Idempotency-Key")
         owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
         submitted: Submitted = await session.submit(wanted, owned)
@@ -149,7 +155,7 @@ class PSIJPlugin(Plugin):
 
     async def _executors(self, request: Request) -> dict[str, Any]:
         """List the executors and launchers that jobs may name, and why not other executors."""
-        offer = self.jobs.offer
+        offer = (await self.jobs.means()).offer
         return {
             "executors": [{"name": name} for name in offer.names],
             "missing": [{"name": name, "reason": why} for name, why in offer.missing.items()],
@@ -164,7 +170,8 @@ class PSIJPlugin(Plugin):
         """
         session = await self.session(request)
         body = await json_body(request)
-        wanted = read_child(body, self.jobs.offer, self.context.endpoint)
+        offer = (await self.jobs.means()).offer
+        wanted = read_child(body, offer, self.context.endpoint)
         return await self.children.submit(session, wanted)
 
     async def _tunnel_status(self, request: Request) -> TunnelStatus:

@@ -312,6 +312,23 @@ def test_without_psij_python_the_plugin_says_what_to_install(tmp_path: Path) -> 
     assert found.endswith("PSIJClient\n")
 
 
+def test_the_plugin_is_imported_without_psij_which_takes_long() -> None:
+    code = "import orbit_psij.plugin, sys; print('psij' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
+
+
+async def test_a_psij_that_does_not_load_says_so_until_it_does(
+    user: Any, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "orbit_psij.means", None)
+        reply = await user.try_submit(executable="true")
+        assert fault(reply) == (500, "submit_failed")
+        assert "PSI/J does not load here: import of orbit_psij.means" in reply.json()["detail"]
+    assert (await user.until_over(await user.submit("true")))["state"] == "COMPLETED"
+
+
 @pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
 def test_other_processes_are_still_waited_for(tmp_path: Path, uvloop: bool) -> None:
     """PSI/J takes SIGCHLD over, which event loops may use to wait for their own children."""
