@@ -9,6 +9,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from .job import Job, Notify, Report, Verdict, judge, news_of, silent
 from .journal import Journal
 from .models import Element, JobRecord, JobState, Submission
 from .offer import LOCAL
+from .processes import until_exit
 from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
 
@@ -83,6 +85,8 @@ class Jobs:
 
     async def _open_means(self) -> "Means":
         """Start PSI/J and what follows the jobs on this host's schedulers, those of before too."""
+        # It warns that in a thread it does not hear of SIGCHLD: `_look_at_exit` is as fast without.
+        logging.getLogger("psij.executors.local").setLevel(logging.ERROR)
         try:
             module = await anyio.to_thread.run_sync(import_module, ".means", __package__)
         except ImportError as error:
@@ -286,11 +290,25 @@ class Jobs:
     async def _start(self, job: Job) -> str | None:
         means = await self.means()
         if not _is_batch(job):
-            return await means.executors.launch(job.record, job.files)
+            native_id = await means.executors.launch(job.record, job.files)
+            self._background(self._look_at_exit, job, native_id)
+            return native_id
         batch = means.batches.get(job.record.executor)
         if batch is None:
             raise SubmitFailed(f"there is no scheduler here for {job.record.executor}")
         return await batch.launch(job, partial(self.get, job.record.sid))
+
+    async def _look_at_exit(self, job: Job, native_id: str | None) -> None:
+        """Settle a job once its process has ended, if its files tell how.
+
+        PSI/J looks at its processes every 0.1 s; it is left to tell what else there is.
+        """
+        if native_id is None:
+            return
+        with suppress(OSError):
+            await until_exit(int(native_id))
+            if await anyio.to_thread.run_sync(job.files.exit_code) is not None:
+                self._settle_soon(job, _report(job, None))
 
     async def _end(self, job: Job) -> None:
         means = await self.means()

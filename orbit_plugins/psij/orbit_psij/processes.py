@@ -1,4 +1,4 @@
-"""Find and end the processes of a local job. Every function blocks shortly.
+"""Find and end the processes of a local job. Every function blocks shortly, save `until_exit`.
 
 A process is a job's if its command line names the job's files: the job's id is in them, so that a
 process id which went to somebody else after a reboot is never taken for the job.
@@ -9,9 +9,22 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import psutil
 
 from .files import HOST, JobFiles, Start
+
+
+async def until_exit(pid: int) -> None:
+    """Wait until a process has ended, even if it is not waited for.
+
+    Raises OSError if there is none, or the kernel cannot tell (before Linux 5.3, pidfd_open(2)).
+    """
+    handle = os.pidfd_open(pid)
+    try:
+        await anyio.wait_readable(handle)
+    finally:
+        os.close(handle)
 
 
 def is_running(files: JobFiles, start: Start) -> bool:

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -282,6 +283,16 @@ async def test_a_repeated_submit_makes_one_job(user: Any, fault: Fault) -> None:
         422,
         "idempotency_mismatch",
     )
+
+
+async def test_a_job_ends_on_a_kernel_that_cannot_tell_so(
+    user: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert (await user.until_over(await user.submit("exit 3")))["exit_code"] == 3
 
 
 async def test_the_bridge_is_declined(tmp_path: Path) -> None:
