@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import Receive, Scope, Send
 
 from ._description import describe_route
 from ._guard import outlive
@@ -39,6 +40,24 @@ STOP_TIMEOUT = 10.0
 """Seconds that each plugin has to let go when its host stops."""
 
 RESERVED_INSTANCES = frozenset({"plugins"})
+
+
+class _ByName(Router):
+    """Look a plugin up by its name: Starlette tries one mount after the other, each by a regex."""
+
+    def __init__(self, routes: list[BaseRoute], **options: Any) -> None:
+        super().__init__(routes, **options)
+        self._mounts = {route.path[1:]: route for route in routes if isinstance(route, Mount)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts = scope["path"].split("/", 2)
+        mount = self._mounts.get(parts[1]) if len(parts) > 2 and not scope["root_path"] else None
+        if mount is None:
+            await super().__call__(scope, receive, send)
+            return
+        # What Mount and Router put there: a route's path is what follows `root_path`.
+        scope.update(router=self, app_root_path="", root_path=mount.path, path_params={})
+        await mount.app(scope, receive, send)
 
 
 class PluginHost:
@@ -91,7 +110,7 @@ class PluginHost:
 
     def site(self) -> Site:
         """Return the application that serves `routes`."""
-        return Site.of(self.routes(), self.absent)
+        return Site(_ByName(self.routes(), redirect_slashes=False), self.absent)
 
     def absent(self, path: str) -> str:
         """Say which of endpoint, plugin and route of a path is not here, and where to look."""

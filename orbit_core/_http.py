@@ -94,6 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
     connection: Connection
     _head_timer: asyncio.TimerHandle | None = None
     _is_headless = False
+    _is_in_head = False
     _head_size = 0
     _pending = 0
     _refusal: OrbitError = _NO_HTTP
@@ -126,6 +127,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse what came, and refuse a line that never ends."""
         self._pending += len(data)
         super().data_received(data)
+        if self._is_in_head and self._head_timer is None:
+            self._start_timer(HEAD_TIMEOUT)
         if self._pending > HEAD_LIMIT and not self.transport.is_closing():
             self._refusal = _TOO_LARGE
             self.send_400_response("")
@@ -163,8 +166,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._head_size = 0
         self.scope["orbit.connection"] = self.connection  # type: ignore[typeddict-unknown-key]
-        if self._head_timer is None:
-            self._start_timer(HEAD_TIMEOUT)
+        self._is_in_head = True
 
     def on_headers_complete(self) -> None:
         """End the deadline; answer at once if the server has too much to do."""
@@ -193,6 +195,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(seconds, self.transport.abort)
 
     def _head_arrived(self) -> None:
+        self._is_in_head = False
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

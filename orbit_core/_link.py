@@ -47,6 +47,9 @@ HELD_LIMIT = 64 * 1024 * 1024
 ACK_DELAY = 0.2
 """Seconds after which even a single message is acknowledged, so that its sender can forget it."""
 
+FEW = 2
+"""Calls in flight, both ways, up to which the first frame of a turn is not kept for others."""
+
 STALL = 10.0
 """Seconds that a busy socket may move nothing towards the peer before it is cut."""
 
@@ -259,13 +262,22 @@ class Link:
         self._flushed.set()
 
     def _schedule(self) -> None:
-        """Send in the next turn of the loop: what comes until then travels along."""
+        """Send in the next turn of the loop: what comes until then travels along.
+
+        What comes first goes at once where there is hardly anything that could come along.
+        """
         if not self._is_scheduled and self._socket is not None:
             self._is_scheduled = True
             self._loop.call_soon(self._drain)
+            if len(self.streams) + len(self.served) <= FEW:
+                self._write()
 
     def _drain(self) -> None:
         self._is_scheduled = False
+        self._write()
+
+    def _write(self) -> None:
+        """Give the socket what is queued, as far as it takes that."""
         socket = self._socket
         if socket is None:
             return

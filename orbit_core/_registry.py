@@ -3,7 +3,6 @@
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -97,7 +96,7 @@ class Member:
     has_whole: bool = False
     suspect_since: float | None = None
     notifications: int = 0
-    callers: Counter[str] = attrs.field(factory=Counter)
+    callers: dict[str, int] = attrs.field(factory=dict)
     descriptions: HostDescription | None = None
     inquiry: anyio.Lock = attrs.field(factory=anyio.Lock)
     silent_until: float = 0.0
@@ -109,18 +108,19 @@ class Member:
 
     def count_in(self, owner: str) -> None:
         """Count one more call of ``owner`` in flight. Raises TooManyRequests."""
-        if self.callers[owner] >= OWNER_LIMIT:
+        count = self.callers.get(owner, 0)
+        if count >= OWNER_LIMIT:
             raise TooManyRequests(
                 f"{OWNER_LIMIT} calls of yours to {self.name} are in flight: wait for some",
                 retry_after=1.0,
             )
-        self.callers[owner] += 1
+        self.callers[owner] = count + 1
 
     def count_out(self, owner: str) -> None:
         """Count a call of ``owner`` that is over."""
-        self.callers[owner] -= 1
-        if not self.callers[owner]:
-            del self.callers[owner]
+        count = self.callers.pop(owner)
+        if count > 1:
+            self.callers[owner] = count - 1
 
     def serves(self, principal: Principal) -> bool:
         """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""
