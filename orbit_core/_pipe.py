@@ -28,7 +28,10 @@ class Pipe:
 
     def write(self, message: bytes) -> None:
         """Send one message."""
-        self._loop.call_soon(self.peer._receive, message)
+        self._loop.call_soon(self.peer._hand_over, message)
+
+    def _hand_over(self, message: bytes) -> None:
+        self._receive(message)
 
     async def wait_closed(self) -> None:
         """Wait until either end is cut."""
@@ -41,7 +44,7 @@ class Pipe:
 
 
 def connect(one: Link, other: Link, group: TaskGroup) -> None:
-    """Carry two new links to each other; both listen before either has its turn to write."""
+    """Carry two new links to each other; both listen before what either writes arrives."""
     here, there = Pipe(), Pipe()
     here.peer, there.peer = there, here
     group.start_soon(one.run, here, 0)
