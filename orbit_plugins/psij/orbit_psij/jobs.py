@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -25,14 +25,12 @@ from .errors import SubmitFailed, UnknownJob
 from .files import HOST, Ending, JobFiles
 from .job import Job, Notify, Report, Verdict, judge, news_of, silent
 from .journal import Journal
+from .means import Means
 from .models import Element, JobRecord, JobState, Submission
 from .offer import LOCAL
 from .processes import until_exit
 from .retention import ExpiredJobs, Settings, due
 from .watch import Sight, Watch, ending_of, remove_files, survey
-
-if TYPE_CHECKING:
-    from .means import Means
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class Jobs:
         self._background(self._journal.run)
         self._background(self._watch.run)
 
-    async def means(self) -> "Means":
+    async def means(self) -> Means:
         """Return what runs jobs here; the first call loads PSI/J. Raises SubmitFailed."""
         if self._means is None:
             async with self._loading:
@@ -83,12 +81,12 @@ class Jobs:
                     self._means = await self._open_means()
         return self._means
 
-    async def _open_means(self) -> "Means":
+    async def _open_means(self) -> Means:
         """Start PSI/J and what follows the jobs on this host's schedulers, those of before too."""
         # It warns that in a thread it does not hear of SIGCHLD: `_look_at_exit` is as fast without.
         logging.getLogger("psij.executors.local").setLevel(logging.ERROR)
         try:
-            module = await anyio.to_thread.run_sync(import_module, ".means", __package__)
+            module = await anyio.to_thread.run_sync(import_module, ".starting", __package__)
         except ImportError as error:
             raise SubmitFailed(f"PSI/J does not load here: {error}") from error
         means: Means = await module.open_means(
@@ -106,7 +104,7 @@ class Jobs:
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
         if self._means is not None:
-            self._means.executors.close()
+            self._means.local.close()
         await self._journal.flush()
 
     def adopt(self, session: PluginSession) -> None:
@@ -290,7 +288,7 @@ class Jobs:
     async def _start(self, job: Job) -> str | None:
         means = await self.means()
         if not _is_batch(job):
-            native_id = await means.executors.launch(job.record, job.files)
+            native_id = await means.local.launch(job.record, job.files)
             self._background(self._look_at_exit, job, native_id)
             return native_id
         batch = means.batches.get(job.record.executor)
@@ -316,11 +314,11 @@ class Jobs:
             if (batch := means.batches.get(job.record.executor)) is not None:
                 await batch.end(job)
             return
-        await means.executors.signal(job.record, job.files, signal.SIGTERM)
+        await means.local.signal(job.record, job.files, signal.SIGTERM)
         with anyio.move_on_after(CANCEL_GRACE):
             await job.until_over()
             return
-        await means.executors.signal(job.record, job.files, signal.SIGKILL)
+        await means.local.signal(job.record, job.files, signal.SIGKILL)
 
     def _hear(self, report: Report) -> None:
         """Take a report; what is late, repeated or goes backwards is dropped."""

@@ -1,25 +1,15 @@
-"""Hold what runs jobs on a host. Importing this loads PSI/J, a good part of an endpoint's start."""
+"""Start PSI/J. Importing this loads it, which is a good part of an endpoint's start."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio.to_thread
-import attrs
 
 from .batch_jobs import BatchJobs, Enter, Finish
 from .batches import find_batches
 from .executors import Executors
 from .job import Report
-from .offer import Offer
-
-
-@attrs.frozen
-class Means:
-    """Hold what runs the jobs of one plugin: on this host itself, and on its schedulers."""
-
-    executors: Executors
-    batches: Mapping[str, BatchJobs]
-    offer: Offer
+from .means import Means
 
 
 async def open_means(

@@ -333,10 +333,10 @@ async def test_a_psij_that_does_not_load_says_so_until_it_does(
     user: Any, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setitem(sys.modules, "orbit_psij.means", None)
+        broken.setitem(sys.modules, "orbit_psij.starting", None)
         reply = await user.try_submit(executable="true")
         assert fault(reply) == (500, "submit_failed")
-        assert "PSI/J does not load here: import of orbit_psij.means" in reply.json()["detail"]
+        assert "PSI/J does not load here: import of orbit_psij.starting" in reply.json()["detail"]
     assert (await user.until_over(await user.submit("true")))["state"] == "COMPLETED"
 
 
