@@ -25,7 +25,8 @@ from orbit_core.errors import OrbitError, TooManyRequests
 from .client import AWAY, BATCH_BYTES, BATCH_TASKS, RETRY_PAUSE, RhapsodyClient
 from .errors import SessionInitializing, UnknownTask
 from .futures import Settled, fail, settle
-from .packing import compress
+from .line import Line
+from .packing import pack_batch
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ class Channel:
     def start(self, group: TaskGroup) -> None:
         """Carry calls and results in ``group`` from now on."""
         self._group = group
+        self._line = Line(self.client, group)
         for work in (self._run_sender, self._run_canceller, self._run_receiver):
             group.start_soon(self._run, work)
 
@@ -213,8 +215,9 @@ class Channel:
         """Send tasks; where one of them is refused, find out which."""
         key = uuid.uuid4().hex
         try:
-            batch = compress(tasks)
-            await self._persist(lambda: self.client.submit_packed(batch, key))
+            batch = pack_batch(tasks)
+            if not await self._line.send(key, batch):
+                await self._persist(lambda: self.client.submit_packed(batch, key))
         except OrbitError as error:
             if len(tasks) == 1 or isinstance(error, AWAY):
                 self._fail([task["uid"] for task in tasks], error)
@@ -256,10 +259,8 @@ class Channel:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _take_result(self, result: dict[str, Any]) -> None:
-        if "running" in result:
-            for uid in result["running"]:
-                if uid in self._pending:
-                    self._pending[uid].begin()
+        if "seq" not in result:
+            self._take_news(result)
             return
         self._after = max(self._after, result["seq"])
         if result["uid"] in self._latest:
@@ -268,6 +269,14 @@ class Channel:
         if future is not None:
             settle(future, result)
             self._changed.set()
+
+    def _take_news(self, news: dict[str, Any]) -> None:
+        for uid in news.get("running", ()):
+            if uid in self._pending:
+                self._pending[uid].begin()
+        for word in ("accepted", "declined"):
+            if word in news:
+                self._line.hear(news[word], is_accepted=word == "accepted")
 
     def _break(self, error: OrbitError) -> None:
         """Give everything up: the session is no more, or not ours."""

@@ -14,7 +14,7 @@ from orbit_core import PluginClient
 from orbit_core.errors import ConnectionLost, GatewayTimeout, Unavailable, UnknownEndpoint
 
 from .errors import BackendFailed, PythonMismatch, SessionInitializing
-from .packing import Batch, compress, pack_task, sends_pickles
+from .packing import pack_batch, pack_task, sends_pickles
 from .values import Pickled, decode, pack, python_version
 
 INIT_TIMEOUT = 120.0
@@ -117,7 +117,7 @@ class RhapsodyClient(PluginClient):
             self.check_python()
         found = []
         for batch in _batches(packed):
-            found += await self.submit_packed(compress(batch))
+            found += await self.submit_packed(pack_batch(batch))
         return found
 
     def check_python(self) -> None:
@@ -129,17 +129,24 @@ class RhapsodyClient(PluginClient):
                 "here, or name functions by their import path"
             )
 
-    async def submit_packed(self, batch: Batch, key: str | None = None) -> Any:
+    async def submit_packed(self, batch: bytes, key: str | None = None) -> Any:
         """Send tasks that are packed already; the same ``key`` has the same tasks run once.
 
         With a ``key`` the answer is no more than how many were accepted.
         """
-        body = {"template": batch.template, "tasks": batch.tasks, "python": python_version()}
         route = f"submit/{self._require_session()}"
         headers = {"Idempotency-Key": key or uuid.uuid4().hex, "Content-Type": MSGPACK}
         if key is not None:
             headers["Prefer"] = "return=minimal"
-        return (await self._exchange(route, pack(body), headers)).json()
+        return (await self._exchange(route, batch, headers)).json()
+
+    async def feed(self, submits: AsyncIterator[bytes]) -> None:
+        """Send submits as they come, each the msgpack of a pair: its key and its packed tasks.
+
+        `results` says of each ``{"accepted": key}`` or ``{"declined": key}``.
+        """
+        route = f"feed/{self._require_session()}"
+        await self._exchange(route, submits, {"Content-Type": MSGPACK})
 
     async def wait_tasks(
         self, tasks: Iterable[Any], timeout: float | None = None
@@ -184,8 +191,9 @@ class RhapsodyClient(PluginClient):
     async def results(self, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """Yield the session's results as they come, those numbered up to ``after`` left out.
 
-        A map ``{"running": [uid]}`` between them names tasks that have begun. It ends when the
-        connection does; the number of each result is its ``seq``.
+        A map ``{"running": [uid]}`` between them names tasks that have begun, and others tell what
+        became of what was sent with `feed`. It ends when the connection does; the number of each
+        result is its ``seq``.
         """
         unpacker = msgpack.Unpacker(max_buffer_size=0)
         route = f"results/{self._require_session()}"
@@ -226,7 +234,11 @@ class RhapsodyClient(PluginClient):
         return {**found, "return_value": value} if "return_value" in result else found
 
     async def _exchange(
-        self, route: str, content: bytes | None, headers: dict[str, str], json: Any = None
+        self,
+        route: str,
+        content: bytes | AsyncIterator[bytes] | None,
+        headers: dict[str, str],
+        json: Any = None,
     ) -> httpx.Response:
         try:
             response = await self._http.post(

@@ -4,6 +4,7 @@ Results are numbered in the order in which they come, so that whoever follows go
 """
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -34,6 +35,9 @@ EPOCH_BITS = 32
 
 TELLING = 0.02
 """Seconds that a task runs before followers are told so: most are over by then."""
+
+NOTES = 256
+"""Notes that are kept for followers; who is further behind misses some."""
 
 SHARE = 4
 """How many times as long as it took to send notifications the next ones are collected."""
@@ -80,6 +84,8 @@ class Feed:
         self.followers = 0
         self._running: dict[str, int] = {}
         self._turn = 0
+        self._notes: deque[bytes] = deque(maxlen=NOTES)
+        self._noted = self._hurried = 0
         self._latest = _News()
 
     def resume(self, last: int) -> None:
@@ -91,6 +97,16 @@ class Feed:
         self._turn += 1
         self._running[uid] = self._turn
         self._latest.tell()
+
+    def note(self, fields: dict[str, Any], *, hurry: bool) -> None:
+        """Have followers told something else; without ``hurry`` it goes with what comes next."""
+        self._noted += 1
+        self._notes.append(pack(fields))
+        if hurry:
+            self._hurried = self._noted
+            self._latest.tell_result()
+        else:
+            self._latest.tell()
 
     def add(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Give a result its number, and return it as it is now and as it is sent."""
@@ -130,10 +146,10 @@ class Feed:
     async def follow(self, after: int) -> AsyncIterator[bytes]:
         """Yield the results after ``after``, and then each as it comes: msgpack, one by one.
 
-        Between them come maps ``{"running": [uid]}`` and, in silence, nil.
+        Between them come maps ``{"running": [uid]}``, those of `note` and, in silence, nil.
         """
         self.followers += 1
-        told = 0
+        told, noted = 0, self._noted
         try:
             while self.followers > 0:
                 first = self.last - len(self._bodies) + 1
@@ -144,10 +160,16 @@ class Feed:
                     continue
                 news = self._news()
                 after, chunk = self._take(after)
-                if not chunk and self._turn > told:
+                if (
+                    not chunk
+                    and self._hurried <= noted
+                    and (self._turn, self._noted) > (told, noted)
+                ):
                     if await _set_within(TELLING, news.result):
                         continue
                     told, chunk = self._take_running(told)
+                noted, notes = self._take_notes(noted)
+                chunk += notes
                 if not chunk and await _set_within(KEEP_ALIVE, news.any):
                     continue
                 yield chunk or _NIL
@@ -166,6 +188,10 @@ class Feed:
     def _take_running(self, told: int) -> tuple[int, bytes]:
         uids = [uid for uid, turn in self._running.items() if turn > told]
         return self._turn, pack({"running": uids}) if uids else b""
+
+    def _take_notes(self, noted: int) -> tuple[int, bytes]:
+        missed = min(self._noted - noted, len(self._notes))
+        return self._noted, b"".join(self._notes[at] for at in range(-missed, 0))
 
     def _news(self) -> "_News":
         """Return what tells of news from now on; it is asked for before one looks."""

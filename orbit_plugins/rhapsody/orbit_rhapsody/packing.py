@@ -7,11 +7,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
 import cloudpickle
 
 from .errors import NotPicklable
-from .values import is_plain, preview
+from .values import is_plain, pack, preview, python_version
 
 Function = Callable[..., Any] | str | bytes
 """A function, its import path ``module:name``, or its pickle."""
@@ -140,16 +139,8 @@ def pack_task(task: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@attrs.frozen
-class Batch:
-    """Hold tasks that go in one submit: what all share, and what differs."""
-
-    template: dict[str, Any]
-    tasks: list[dict[str, Any]]
-
-
-def compress(tasks: list[dict[str, Any]]) -> Batch:
-    """Take what all tasks have in common into a template."""
+def pack_batch(tasks: list[dict[str, Any]]) -> bytes:
+    """Return tasks as they travel in one submit, what all have in common said once."""
     first = tasks[0]
     shared = {
         key: value
@@ -157,7 +148,7 @@ def compress(tasks: list[dict[str, Any]]) -> Batch:
         if key != "uid" and all(key in task and task[key] == value for task in tasks)
     }
     rest = [{key: task[key] for key in task if key not in shared} for task in tasks]
-    return Batch(shared, rest)
+    return pack({"template": shared, "tasks": rest, "python": python_version()})
 
 
 def sends_pickles(task: Mapping[str, Any]) -> bool:

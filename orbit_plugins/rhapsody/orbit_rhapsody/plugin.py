@@ -4,6 +4,7 @@ import inspect
 from typing import Any, ClassVar
 from weakref import WeakSet
 
+import anyio
 import msgpack
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -31,6 +32,9 @@ except ModuleNotFoundError as error:
 LONGEST_WAIT = 60.0
 """Seconds that one request waits at most."""
 
+FEED_LIMIT, FEED_CALLS, FEED_KEY = 256 * 1024, 8, 64
+"""Of a request that goes on: bytes of a submit, submits at a time, and characters of their keys."""
+
 MSGPACK = "application/msgpack"
 
 
@@ -50,6 +54,7 @@ class RhapsodyPlugin(Plugin):
         self._live: WeakSet[RhapsodySession] = WeakSet()
         self.add_route_get("session_status/{sid}", self._session_status)
         self.add_route_post("submit/{sid}", self._submit)
+        self.add_route_post("feed/{sid}", self._feed)
         self.add_route_post("wait/{sid}", self._wait)
         self.add_route_get("results/{sid}", self._results)
         self.add_route_get("list_tasks/{sid}", self._list_tasks)
@@ -116,6 +121,32 @@ class RhapsodyPlugin(Plugin):
             return {"accepted": len(states)}
         return [{"uid": uid, "state": state} for uid, state in states.items()]
 
+    async def _feed(self, request: Request) -> dict[str, int]:
+        """Run tasks as they come, until the request ends: msgpack pairs of a key and a ``submit``.
+
+        ``results`` says of each ``{"accepted": key}`` or ``{"declined": key}``: a ``submit`` with
+        that key tells why, or does it once.
+        """
+        session: RhapsodySession = await self.session(request)
+        unpacker = msgpack.Unpacker(max_buffer_size=FEED_LIMIT)
+        room = anyio.Semaphore(FEED_CALLS, fast_acquire=True)
+        count = 0
+        async for chunk in request.stream():
+            for key, body in _pairs(unpacker, chunk):
+                session = await self.session(request)
+                await room.acquire()
+                self.context.background(self._take, session, key, body, room)
+                count += 1
+        return {"taken": count}
+
+    async def _take(
+        self, session: RhapsodySession, key: str, body: bytes, room: anyio.Semaphore
+    ) -> None:
+        try:
+            await session.take(body, _unpack, key)
+        finally:
+            room.release()
+
     async def _wait(self, request: Request) -> Any:
         """Return tasks, at once or, with ``timeout``, when they are over, in JSON or msgpack."""
         session: RhapsodySession = await self.session(request)
@@ -171,6 +202,21 @@ def _uids(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(uid, str) for uid in value):
         raise InvalidBody("uids must be a list of texts")
     return value
+
+
+def _pairs(unpacker: msgpack.Unpacker, chunk: bytes) -> list[tuple[str, bytes]]:
+    """Return the keys and bodies that are whole with another chunk. Raises InvalidBody."""
+    try:
+        unpacker.feed(chunk)
+        found = list(unpacker)
+    except Exception as error:  # noqa: BLE001  # its decoder raises many kinds
+        raise InvalidBody(f"this is no msgpack, or more than is taken: {error!r}") from None
+    for pair in found:
+        if not (isinstance(pair, list) and list(map(type, pair)) == [str, bytes]):
+            raise InvalidBody("what comes must be pairs of a key, a text, and a body, bytes")
+        if not 0 < len(pair[0]) <= FEED_KEY:
+            raise InvalidBody(f"a key must have 1 to {FEED_KEY} characters")
+    return found
 
 
 def _unpack(raw: bytes) -> Any:

@@ -1,5 +1,6 @@
 """Do one user's work with tasks."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +12,7 @@ import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
-from orbit_core.errors import BodyTooLarge
+from orbit_core.errors import BodyTooLarge, OrbitError
 
 from .backends import DEFAULT
 from .engine import Engine
@@ -38,6 +39,8 @@ from .specs import Policy, digest_of, named
 from .statistics import Counts
 from .task import LOST, Task, Work
 from .values import pack, python_version
+
+logger = logging.getLogger(__name__)
 
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
@@ -171,6 +174,19 @@ class RhapsodySession(PluginSession):
             return dict.fromkeys(uids, TaskState.PENDING.value)
         found = await self._rows(uids)
         return {uid: str(row["state"]) for uid, row in found.items()}
+
+    async def take(self, raw: bytes, decode: Callable[[bytes], Any], key: str) -> None:
+        """Do as `submit`, and tell who follows the results whether that went well.
+
+        That is no hurry where results of all of them have gone out.
+        """
+        try:
+            states = await self.submit(raw, decode, key)
+        except OrbitError as error:
+            logger.debug("a submit to session %s is declined: %s", self.sid, error.detail)
+            self.feed.note({"declined": key}, hurry=True)
+        else:
+            self.feed.note({"accepted": key}, hurry=not self._tasks.keys().isdisjoint(states))
 
     def _begin(self, numbers: range, works: list[Work]) -> None:
         tasks = [self._task(number, work) for number, work in zip(numbers, works, strict=True)]

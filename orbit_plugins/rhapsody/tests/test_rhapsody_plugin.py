@@ -398,6 +398,7 @@ async def test_nobody_else_sees_or_cancels_a_task(
         for reply in (
             await bob.get(f"/rhapsody/task/{user.sid}/a"),
             await bob.get(f"/rhapsody/results/{user.sid}"),
+            await bob.post(f"/rhapsody/feed/{user.sid}", content=msgpack.packb(["k", b""])),
             await bob.get(f"/rhapsody/list_tasks/{user.sid}"),
             await bob.post(f"/rhapsody/wait/{user.sid}", json={"uids": ["a"]}),
             await bob.post(f"/rhapsody/cancel/{user.sid}/a"),

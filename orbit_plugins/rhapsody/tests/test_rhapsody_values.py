@@ -7,9 +7,17 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orbit_rhapsody.packing import compress, is_self_contained, pack_arguments, pack_task
+from orbit_rhapsody.packing import is_self_contained, pack_arguments, pack_batch, pack_task
 from orbit_rhapsody.specs import Policy, expand, read_tasks
-from orbit_rhapsody.values import Pickled, decode, encode, for_json, is_plain, pack
+from orbit_rhapsody.values import (
+    Pickled,
+    decode,
+    encode,
+    for_json,
+    is_plain,
+    pack,
+    python_version,
+)
 
 atoms = st.one_of(
     st.none(),
@@ -73,10 +81,11 @@ def test_arguments_arrive_as_they_were(args: tuple[Any, ...], kwargs: dict[str, 
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 1)), min_size=1))
-def test_compressed_tasks_expand_to_what_they_were(tasks: list[dict[str, Any]]) -> None:
+def test_packed_tasks_expand_to_what_they_were(tasks: list[dict[str, Any]]) -> None:
     numbered = [{**task, "uid": str(number)} for number, task in enumerate(tasks)]
-    batch = compress(numbered)
-    assert expand({"template": batch.template, "tasks": batch.tasks}) == numbered
+    batch = msgpack.unpackb(pack_batch(numbered))
+    assert batch.pop("python") == python_version()
+    assert expand(batch) == numbered
 
 
 class Shy:
