@@ -33,7 +33,7 @@ STOP_GRACE = 1.0
 START_TIMEOUT = 110.0
 """Seconds that a backend has to start."""
 
-LEAST_EXECUTABLES = 8
+LEAST_EXECUTABLES = 16
 """How many run at a time at least: while one starts or ends, its processor has time for others."""
 
 FUNCTIONS_AHEAD = 64

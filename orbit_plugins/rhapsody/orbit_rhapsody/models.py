@@ -37,7 +37,7 @@ class RhapsodySettings:
     """Configure the plugin at an endpoint, in ``[plugin.rhapsody]``.
 
     ``executables`` and ``function_workers`` are how many run at a time on ``concurrent`` (0: one
-    for each processor, and no fewer than eight executables); ``function_processes`` runs functions
+    for each processor, and at least sixteen executables); ``function_processes`` runs functions
     in processes instead of threads. ``pickles_from`` are the owners whose pickles are opened (None:
     everybody's) and ``pickled_functions`` the SHA-256 digests, in hex, of the only ones that are.
     ``pending_limit`` bounds the tasks of one session that are not over, ``submit_limit`` the bytes
