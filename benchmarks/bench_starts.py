@@ -27,7 +27,7 @@ def import_row() -> Row:
     rounds = [[run_python(code) for code in codes] for _ in range(ROUNDS)]
     bare, found, client = (statistics.median(column) * 1000 for column in zip(*rounds, strict=True))
     figures = f"{found - bare:.0f} ms; with BridgeClient {client - bare:.0f} ms"
-    return Row("import orbit_core", "<= 200 ms", client - bare <= 200, figures)
+    return Row("import orbit_core", "<= 200 ms", found - bare <= 200, figures)
 
 
 def run_python(code: str) -> float:
