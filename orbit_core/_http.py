@@ -127,7 +127,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse what came, and refuse a line that never ends."""
         self._pending += len(data)
         super().data_received(data)
-        if self._is_in_head and self._head_timer is None:
+        if self._head_timer is None and (self._is_in_head or (self._pending and self._is_idle)):
             self._start_timer(HEAD_TIMEOUT)
         if self._pending > HEAD_LIMIT and not self.transport.is_closing():
             self._refusal = _TOO_LARGE
@@ -180,6 +180,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.transport is self.transport:
             self.cycle.transport = cast("asyncio.Transport", _Joining(self.transport, self.loop))
+
+    @property
+    def _is_idle(self) -> bool:
+        """Tell whether no request is being read or answered: empty lines may come before one."""
+        return self.cycle is None or (self.cycle.response_complete and not self.cycle.more_body)
 
     def _has_body(self) -> bool:
         return any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)

@@ -21,6 +21,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from ._frames import SOCKET_LIMIT
 from ._handshake import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
@@ -75,7 +76,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def write(self, message: bytes) -> None:
         """Send one message. Raises SocketClosed."""
-        if self.disconnected or self.close_sent or self.transport.is_closing():
+        # The peer may have said goodbye in what is being read now.
+        if self.conn.state is not State.OPEN or self.disconnected or self.transport.is_closing():
             raise SocketClosed
         self.conn.send_binary(message)
         for data in self.conn.data_to_send():

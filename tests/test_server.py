@@ -113,6 +113,18 @@ async def test_what_an_endpoint_says_before_anybody_listens_is_heard(
             await until(lambda: f"endpoint hasty {end}" in caplog.text)
 
 
+async def test_what_comes_together_with_a_goodbye_counts(tmp_path, caplog):
+    async with open_deployment(tmp_path) as deployment:
+        async with joining_by_hand(deployment) as stream:
+            assert (await stream.receive()).startswith(b"HTTP/1.1 101 ")
+            (member,) = deployment.bridge.registry.members
+            await until(lambda: member.link.is_attached)
+            await stream.send(hello() + BYE)
+            await until(lambda: not member.link.is_attached)
+        assert member.link.received == 1
+    assert "Traceback" not in caplog.text
+
+
 async def test_a_call_on_a_socket_that_was_just_cut_goes_out_on_the_next_one(tmp_path):
     async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment:
         link = deployment.bridge.registry.get("node").link
@@ -169,6 +181,15 @@ async def test_a_second_head_that_never_ends_is_closed_too(tmp_path, monkeypatch
     async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
         await slow.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HT")
         assert (await closed(slow)).count(b"HTTP/1.1 200") == 1
+
+
+async def test_empty_lines_hold_no_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr(_http, "HEAD_TIMEOUT", 0.2)
+    async with open_deployment(tmp_path) as deployment, await connected(deployment) as slow:
+        await slow.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await slow.receive()).startswith(b"HTTP/1.1 200")
+        await slow.send(b"\r\n")
+        assert await closed(slow) == b""
 
 
 async def test_a_body_that_stands_still_is_given_up_typed(tmp_path, monkeypatch):
