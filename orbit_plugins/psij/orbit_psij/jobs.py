@@ -9,7 +9,6 @@ import signal
 import time
 import uuid
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -43,6 +42,9 @@ REQUEST_KEPT = 24 * 3600.0
 CANCEL_GRACE = 5.0
 """Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
 
+EXITS = 256
+"""Local jobs whose end is awaited at the kernel, which takes a file each."""
+
 _LOST = "ended without an exit code: it was killed, or its host went down"
 
 
@@ -59,6 +61,8 @@ class Jobs:
         self._directory = context.directory / "run"
         self._scheduler = context.host.scheduler
         self._means: Means | None = None
+        self._left: list[Job] = []
+        self._exits = 0
         self._loading = anyio.Lock()
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
@@ -83,23 +87,34 @@ class Jobs:
 
     async def _open_means(self) -> Means:
         """Start PSI/J and what follows the jobs on this host's schedulers, those of before too."""
-        # It warns that in a thread it does not hear of SIGCHLD: `_look_at_exit` is as fast without.
+        # It warns that in a thread it hears of no SIGCHLD, in place of which is `_look_at_exit`.
         logging.getLogger("psij.executors.local").setLevel(logging.ERROR)
         try:
             module = await anyio.to_thread.run_sync(import_module, ".starting", __package__)
-        except ImportError as error:
-            raise SubmitFailed(f"PSI/J does not load here: {error}") from error
-        means: Means = await module.open_means(
-            self._directory,
-            self._scheduler,
-            {job.record.executor for job in self._jobs.values() if _is_batch(job)},
-            hear=self._hear,
-            enter=self._enter,
-            finish=self._finish,
-        )
-        for batch in means.batches.values():
+            means: Means = await module.open_means(
+                self._directory,
+                self._scheduler,
+                {job.record.executor for job in self._jobs.values() if _is_batch(job)},
+                hear=self._hear,
+                enter=self._enter,
+                finish=self._finish,
+            )
+        except Exception as error:  # what a broken installation raises may be anything
+            fault = f"{type(error).__name__}: {error}"
+            raise SubmitFailed(f"PSI/J does not load here: {fault}") from error
+        for name, batch in means.batches.items():
+            left = [job for job in self._left if job.record.executor == name]
             self._background(batch.run)
+            self._background(batch.resume, left, self._launch)
+        self._left = []
         return means
+
+    async def prepare(self) -> None:
+        """Load PSI/J, so that no job waits for that; a failure is logged here, and told to each."""
+        try:
+            await self.means()
+        except SubmitFailed as error:
+            logger.error("no jobs can run: %s", error.detail)
 
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
@@ -224,8 +239,9 @@ class Jobs:
             ]
         )
         unfinished = [job for job in self._jobs.values() if not job.record.state.is_final]
-        if in_batch := [job for job in unfinished if _is_batch(job)]:
-            self._background(self._resume_batches, in_batch)
+        self._left = [job for job in unfinished if _is_batch(job)]
+        if self._left:
+            self._background(self.prepare)
         waiting = [job for job in unfinished if not _is_batch(job)]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
@@ -250,11 +266,6 @@ class Jobs:
         if old:
             await self._expired.add(old, now)
             await self._delete([self._jobs[record.job_id] for record in old])
-
-    async def _resume_batches(self, unfinished: list[Job]) -> None:
-        for name, batch in (await self.means()).batches.items():
-            jobs = [job for job in unfinished if job.record.executor == name]
-            self._background(batch.resume, jobs, self._launch)
 
     def _resume_one(self, job: Job, sight: Sight) -> None:
         if sight.start is None and not job.record.cancel_requested:
@@ -301,12 +312,17 @@ class Jobs:
 
         PSI/J looks at its processes every 0.1 s; it is left to tell what else there is.
         """
-        if native_id is None:
+        if native_id is None or self._exits >= EXITS:
             return
-        with suppress(OSError):
+        self._exits += 1
+        try:
             await until_exit(int(native_id))
             if await anyio.to_thread.run_sync(job.files.exit_code) is not None:
                 self._settle_soon(job, _report(job, None))
+        except OSError as error:
+            logger.debug("the end of job %s is heard from PSI/J: %s", job.record.job_id, error)
+        finally:
+            self._exits -= 1
 
     async def _end(self, job: Job) -> None:
         means = await self.means()

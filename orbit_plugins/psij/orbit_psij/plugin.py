@@ -54,6 +54,7 @@ class PSIJPlugin(Plugin):
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:
         """Declare the routes."""
         super().__init__(context, instance_name)
+        self._is_prepared = False
         self.add_route_post("submit/{sid}", self._submit, idempotent=True)
         self.add_route_get("status/{sid}/{job_id}", self._status)
         self.add_route_get("list_jobs/{sid}", self._list_jobs)
@@ -84,8 +85,9 @@ class PSIJPlugin(Plugin):
         """See which children are linked; once this endpoint is, load what its first job needs."""
         await super().on_topology_change(topology)
         self.children.hear([name for name in topology if topology[name].liveness == "present"])
-        if self.context.endpoint in topology:
-            await self.jobs.means()
+        if self.context.endpoint in topology and not self._is_prepared:
+            self._is_prepared = True
+            await self.jobs.prepare()
 
     def busy_sessions(self) -> set[str]:
         """Return the sessions that have a job which is not over."""

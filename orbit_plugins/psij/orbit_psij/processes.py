@@ -4,6 +4,7 @@ A process is a job's if its command line names the job's files: the job's id is 
 process id which went to somebody else after a reboot is never taken for the job.
 """
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -18,9 +19,13 @@ from .files import HOST, JobFiles, Start
 async def until_exit(pid: int) -> None:
     """Wait until a process has ended, even if it is not waited for.
 
-    Raises OSError if there is none, or the kernel cannot tell (before Linux 5.3, pidfd_open(2)).
+    Raises OSError if there is none, or the kernel or this Python cannot tell (pidfd_open(2), from
+    Linux 5.3 on; some builds of Python leave it out).
     """
-    handle = os.pidfd_open(pid)
+    pidfd_open = getattr(os, "pidfd_open", None)
+    if pidfd_open is None:
+        raise OSError(errno.ENOSYS, "this Python has no pidfd_open")
+    handle: int = pidfd_open(pid)
     try:
         await anyio.wait_readable(handle)
     finally:
