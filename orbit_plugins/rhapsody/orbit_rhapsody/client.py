@@ -143,7 +143,8 @@ class RhapsodyClient(PluginClient):
     async def feed(self, submits: AsyncIterator[bytes]) -> None:
         """Send submits as they come, each the msgpack of a pair: its key and its packed tasks.
 
-        `results` says of each ``{"accepted": key}`` or ``{"declined": key}``.
+        `results` says ``{"accepted": key}`` or ``{"declined": key}``, or nothing where it begins
+        anew meanwhile: `submit_packed` with the same key finds out.
         """
         route = f"feed/{self._require_session()}"
         await self._exchange(route, submits, {"Content-Type": MSGPACK})

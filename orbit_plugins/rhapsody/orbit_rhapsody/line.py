@@ -25,20 +25,11 @@ LIMIT = 32 * 1024
 PATIENCE = 1.0
 """Seconds in which the endpoint tells what became of a submit: a proxy may hold it back."""
 
+REST, LONGEST_REST = 5.0, 3600.0
+"""Seconds for which nothing goes this way after nothing was told: doubled each time, up to that."""
+
 IDLE = 20.0
 """Seconds without a submit after which the request ends; a bridge waits three times as long."""
-
-
-@attrs.define(eq=False)
-class _Outcome:
-    """Hold what became of a submit."""
-
-    is_told: anyio.Event = attrs.field(factory=anyio.Event)
-    is_accepted: bool = False
-
-    def tell(self, *, is_accepted: bool) -> None:
-        self.is_accepted = is_accepted
-        self.is_told.set()
 
 
 class _Request:
@@ -61,8 +52,20 @@ class _Request:
             self._wake = anyio.Event()
             with anyio.move_on_after(IDLE):
                 await self._wake.wait()
-                continue
-            self.is_over = True
+            self.is_over = self.is_over or not self._parts
+
+
+@attrs.define(eq=False)
+class _Outcome:
+    """Hold what became of a submit that went in a request."""
+
+    request: _Request
+    is_told: anyio.Event = attrs.field(factory=anyio.Event)
+    is_accepted: bool = False
+
+    def tell(self, *, is_accepted: bool) -> None:
+        self.is_accepted = is_accepted
+        self.is_told.set()
 
 
 class Line:
@@ -74,15 +77,15 @@ class Line:
         self._group = group
         self._request: _Request | None = None
         self._outcomes: dict[str, _Outcome] = {}
-        self._has_worked = False
-        self._is_useless = False
+        self._failures = 0
+        self._rests_until = 0.0
 
     async def send(self, key: str, body: bytes) -> bool:
         """Send a submit, and tell whether the endpoint has it; if not, nobody knows what it did."""
-        if self._is_useless or len(body) > LIMIT:
+        if len(body) > LIMIT or anyio.current_time() < self._rests_until:
             return False
-        outcome = self._outcomes[key] = _Outcome()
         request = self._open()
+        outcome = self._outcomes[key] = _Outcome(request)
         request.put(pack([key, body]))
         try:
             with anyio.move_on_after(PATIENCE):
@@ -95,9 +98,9 @@ class Line:
 
     def hear(self, key: str, *, is_accepted: bool) -> None:
         """Take what became of a submit."""
-        self._has_worked = True
         outcome = self._outcomes.get(key)
-        if outcome is not None:
+        if outcome is not None:  # else it is too late, and no sign that this way is a good one
+            self._failures = 0
             outcome.tell(is_accepted=is_accepted)
 
     def _open(self) -> _Request:
@@ -107,12 +110,17 @@ class Line:
         return self._request
 
     def _give_up(self, request: _Request) -> None:
-        """Leave a request in which nothing moves; where none ever did, none is made any more."""
+        """Leave a request in which nothing moves, and for a while this way."""
+        if request.is_over:
+            return
         request.is_over = True
         request.scope.cancel()
-        self._is_useless = not self._has_worked
+        rest = min(LONGEST_REST, REST * 2**self._failures)
+        self._failures += 1
+        self._rests_until = anyio.current_time() + rest
         for outcome in self._outcomes.values():
-            outcome.tell(is_accepted=False)
+            if outcome.request is request:
+                outcome.tell(is_accepted=False)
 
     async def _run(self, request: _Request) -> None:
         with request.scope:
@@ -121,4 +129,6 @@ class Line:
                 return
             except OrbitError as error:  # what was sent goes by a request of its own
                 logger.debug("the line of session %s broke: %s", self._client.sid, error)
+            except Exception:  # a fault of ours, or of the library below, must lose no call
+                logger.exception("the line of session %s failed", self._client.sid)
             self._give_up(request)

@@ -33,7 +33,7 @@ LONGEST_WAIT = 60.0
 """Seconds that one request waits at most."""
 
 FEED_LIMIT, FEED_CALLS, FEED_KEY = 256 * 1024, 8, 64
-"""Of a request that goes on: bytes of a submit, submits at a time, and characters of their keys."""
+"""Of a request that goes on: bytes of a submit, submits at a time, and bytes of their keys."""
 
 MSGPACK = "application/msgpack"
 
@@ -124,11 +124,11 @@ class RhapsodyPlugin(Plugin):
     async def _feed(self, request: Request) -> dict[str, int]:
         """Run tasks as they come, until the request ends: msgpack pairs of a key and a ``submit``.
 
-        ``results`` says of each ``{"accepted": key}`` or ``{"declined": key}``: a ``submit`` with
-        that key tells why, or does it once.
+        ``results`` says ``{"accepted": key}`` or ``{"declined": key}`` to who follows at the time.
+        A ``submit`` with that key tells why, or does it once.
         """
         session: RhapsodySession = await self.session(request)
-        unpacker = msgpack.Unpacker(max_buffer_size=FEED_LIMIT)
+        unpacker = _unpacker(min(FEED_LIMIT, self.engine.settings.submit_limit))
         room = anyio.Semaphore(FEED_CALLS, fast_acquire=True)
         count = 0
         async for chunk in request.stream():
@@ -204,6 +204,18 @@ def _uids(value: object) -> list[str]:
     return value
 
 
+def _unpacker(limit: int) -> msgpack.Unpacker:
+    """Return what unpacks pairs with bodies of up to ``limit`` bytes, and makes nothing larger."""
+    return msgpack.Unpacker(
+        max_buffer_size=2 * FEED_LIMIT,  # a body, and what came with its end
+        max_array_len=2,
+        max_str_len=FEED_KEY,
+        max_bin_len=limit,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+
+
 def _pairs(unpacker: msgpack.Unpacker, chunk: bytes) -> list[tuple[str, bytes]]:
     """Return the keys and bodies that are whole with another chunk. Raises InvalidBody."""
     try:
@@ -214,8 +226,6 @@ def _pairs(unpacker: msgpack.Unpacker, chunk: bytes) -> list[tuple[str, bytes]]:
     for pair in found:
         if not (isinstance(pair, list) and list(map(type, pair)) == [str, bytes]):
             raise InvalidBody("what comes must be pairs of a key, a text, and a body, bytes")
-        if not 0 < len(pair[0]) <= FEED_KEY:
-            raise InvalidBody(f"a key must have 1 to {FEED_KEY} characters")
     return found
 
 
