@@ -317,8 +317,10 @@ class Jobs:
         self._exits += 1
         try:
             await until_exit(int(native_id))
-            if await anyio.to_thread.run_sync(job.files.exit_code) is not None:
-                self._settle_soon(job, _report(job, None))
+            ending = await ending_of(job)
+            if ending is not None and ending.exit_code is not None and not _is_ending(job):
+                job.is_settling = True
+                await self._finish(job, ending, judge(job.record, ending, None, None))
         except OSError as error:
             logger.debug("the end of job %s is heard from PSI/J: %s", job.record.job_id, error)
         finally:
@@ -347,7 +349,7 @@ class Jobs:
             self._enter(job, None, state=report.state, changed=report.time)
 
     def _settle_soon(self, job: Job, report: Report) -> None:
-        if not job.is_settling and not job.record.state.is_final:
+        if not _is_ending(job):
             job.is_settling = True
             self._background(self._settle, job, report)
 
@@ -401,6 +403,10 @@ class Jobs:
 
 def _is_batch(job: Job) -> bool:
     return job.record.executor != LOCAL
+
+
+def _is_ending(job: Job) -> bool:
+    return job.is_settling or job.record.state.is_final
 
 
 def _belongs(job: Job, sid: str) -> bool:
