@@ -2,8 +2,9 @@ import importlib.util
 import json
 import os
 import sqlite3
+import sys
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,27 @@ PATIENCE, BATCH_PATIENCE = 20.0, 30.0
 JOBS_SPACE = "plugin/psij/jobs"
 
 
+PIPE = "unclosed file <_io.BufferedReader"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Bear with PSI/J, which leaves the pipe of each local job to the garbage collector."""
-    pipe = "unclosed file <_io.BufferedReader"
-    config.addinivalue_line("filterwarnings", f"ignore:{pipe}:ResourceWarning")
-    warnings.filterwarnings("ignore", pipe, ResourceWarning)  # between and after the tests
+    config.addinivalue_line("filterwarnings", f"ignore:{PIPE}:ResourceWarning")
+    warnings.filterwarnings("ignore", PIPE, ResourceWarning)  # between and after the tests
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pipes_of_psij() -> Iterator[None]:
+    """Bear with that too where PSI/J's thread does it while pytest puts its filters in place."""
+    hook = sys.unraisablehook
+
+    def bear(found: "sys.UnraisableHookArgs") -> None:
+        if not (isinstance(found.exc_value, ResourceWarning) and PIPE in str(found.exc_value)):
+            hook(found)
+
+    sys.unraisablehook = bear
+    yield
+    sys.unraisablehook = hook
 
 
 async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
