@@ -23,6 +23,7 @@ from orbit_core._frames import (
 )
 from orbit_core._link import (
     CALL_LIMIT,
+    FEW,
     HELD_LIMIT,
     UNACKNOWLEDGED_LIMIT,
     Link,
@@ -452,6 +453,24 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
         assert peer is None or peer.wire.is_closed
         group.cancel_scope.cancel()
     assert "giving up a link" in caplog.text
+
+
+@pytest.mark.parametrize(("calls", "at_once"), [(0, 1), (FEW, 1), (FEW + 1, 0)])
+async def test_the_first_frame_of_a_turn_goes_at_once_where_few_calls_are(calls, at_once):
+    async with pair(never) as links:
+        for _ in range(calls):
+            links.endpoint.call(head(), b"", fin=True)
+        await anyio.wait_all_tasks_blocked()
+        _, far = links.wires
+        far.is_held = True
+        for number in range(3):
+            links.endpoint.send(Kind.EVENT, 0, str(number).encode())
+        assert len(far.waiting) == at_once
+        await anyio.wait_all_tasks_blocked()
+        assert len(far.waiting) == at_once + 1
+        far.is_held = False
+        far.flow()
+        assert [payload for _, payload in links.heard] == [b"0", b"1", b"2"]
 
 
 async def test_flushing_waits_until_the_socket_has_everything():

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import anyio
@@ -24,12 +23,11 @@ from .errors import SubmitFailed, UnknownJob
 from .files import HOST, Ending, JobFiles
 from .job import Job, Notify, Report, Verdict, judge, news_of, silent
 from .journal import Journal
-from .means import Means
+from .means import Loader, Means
 from .models import Element, JobRecord, JobState, Submission
 from .offer import LOCAL
-from .processes import until_exit
 from .retention import ExpiredJobs, Settings, due
-from .watch import Sight, Watch, ending_of, remove_files, survey
+from .watch import Exits, Sight, Watch, ending_of, remove_files, survey
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +39,6 @@ REQUEST_KEPT = 24 * 3600.0
 
 CANCEL_GRACE = 5.0
 """Seconds between asking a job's processes to end (SIGTERM) and ending them (SIGKILL)."""
-
-EXITS = 256
-"""Local jobs whose end is awaited at the kernel, which takes a file each."""
 
 _LOST = "ended without an exit code: it was killed, or its host went down"
 
@@ -60,10 +55,9 @@ class Jobs:
         self._expired = ExpiredJobs(context)
         self._directory = context.directory / "run"
         self._scheduler = context.host.scheduler
-        self._means: Means | None = None
+        self.loader = Loader(self._start_means)
         self._left: list[Job] = []
-        self._exits = 0
-        self._loading = anyio.Lock()
+        self._exits = Exits(self._on_exit)
         self._watch = Watch(lambda job: self._settle_soon(job, _report(job, _LOST)))
         self._jobs: dict[str, Job] = {}
         self._requests: dict[tuple[str, str], Job] = {}
@@ -77,31 +71,16 @@ class Jobs:
         self._background(self._journal.run)
         self._background(self._watch.run)
 
-    async def means(self) -> Means:
-        """Return what runs jobs here; the first call loads PSI/J. Raises SubmitFailed."""
-        if self._means is None:
-            async with self._loading:
-                if self._means is None:
-                    self._means = await self._open_means()
-        return self._means
-
-    async def _open_means(self) -> Means:
+    async def _start_means(self, starting: Any) -> Means:
         """Start PSI/J and what follows the jobs on this host's schedulers, those of before too."""
-        # It warns that in a thread it hears of no SIGCHLD, in place of which is `_look_at_exit`.
-        logging.getLogger("psij.executors.local").setLevel(logging.ERROR)
-        try:
-            module = await anyio.to_thread.run_sync(import_module, ".starting", __package__)
-            means: Means = await module.open_means(
-                self._directory,
-                self._scheduler,
-                {job.record.executor for job in self._jobs.values() if _is_batch(job)},
-                hear=self._hear,
-                enter=self._enter,
-                finish=self._finish,
-            )
-        except Exception as error:  # what a broken installation raises may be anything
-            fault = f"{type(error).__name__}: {error}"
-            raise SubmitFailed(f"PSI/J does not load here: {fault}") from error
+        means: Means = await starting.open_means(
+            self._directory,
+            self._scheduler,
+            {job.record.executor for job in self._jobs.values() if _is_batch(job)},
+            hear=self._hear,
+            enter=self._enter,
+            finish=self._finish,
+        )
         for name, batch in means.batches.items():
             left = [job for job in self._left if job.record.executor == name]
             self._background(batch.run)
@@ -109,17 +88,10 @@ class Jobs:
         self._left = []
         return means
 
-    async def prepare(self) -> None:
-        """Load PSI/J, so that no job waits for that; a failure is logged here, and told to each."""
-        try:
-            await self.means()
-        except SubmitFailed as error:
-            logger.error("no jobs can run: %s", error.detail)
-
     async def close(self) -> None:
         """Let go of the jobs, which go on, and write down what is known of them."""
-        if self._means is not None:
-            self._means.local.close()
+        if self.loader.means is not None:
+            self.loader.means.local.close()
         await self._journal.flush()
 
     def adopt(self, session: PluginSession) -> None:
@@ -201,7 +173,7 @@ class Jobs:
 
         Raises SchedulerUnavailable, SchedulerFailed.
         """
-        batch = (await self.means()).batches.get(job.record.executor)
+        batch = (await self.loader.get()).batches.get(job.record.executor)
         if batch is None or job.record.native_id is None:
             return [HOST]
         return await batch.nodes(job.record.native_id)
@@ -241,7 +213,7 @@ class Jobs:
         unfinished = [job for job in self._jobs.values() if not job.record.state.is_final]
         self._left = [job for job in unfinished if _is_batch(job)]
         if self._left:
-            self._background(self.prepare)
+            self._background(self.loader.prepare)
         waiting = [job for job in unfinished if not _is_batch(job)]
         for job, sight in zip(waiting, await survey(waiting), strict=True):
             self._resume_one(job, sight)
@@ -297,37 +269,18 @@ class Jobs:
             self._background(self._end, job)
 
     async def _start(self, job: Job) -> str | None:
-        means = await self.means()
+        means = await self.loader.get()
         if not _is_batch(job):
             native_id = await means.local.launch(job.record, job.files)
-            self._background(self._look_at_exit, job, native_id)
+            self._background(self._exits.look, job, native_id)
             return native_id
         batch = means.batches.get(job.record.executor)
         if batch is None:
             raise SubmitFailed(f"there is no scheduler here for {job.record.executor}")
         return await batch.launch(job, partial(self.get, job.record.sid))
 
-    async def _look_at_exit(self, job: Job, native_id: str | None) -> None:
-        """Settle a job once its process has ended, if its files tell how.
-
-        PSI/J looks at its processes every 0.1 s; it is left to tell what else there is.
-        """
-        if native_id is None or self._exits >= EXITS:
-            return
-        self._exits += 1
-        try:
-            await until_exit(int(native_id))
-            ending = await ending_of(job)
-            if ending is not None and ending.exit_code is not None and not _is_ending(job):
-                job.is_settling = True
-                await self._finish(job, ending, judge(job.record, ending, None, None))
-        except OSError as error:
-            logger.debug("the end of job %s is heard from PSI/J: %s", job.record.job_id, error)
-        finally:
-            self._exits -= 1
-
     async def _end(self, job: Job) -> None:
-        means = await self.means()
+        means = await self.loader.get()
         if _is_batch(job):
             if (batch := means.batches.get(job.record.executor)) is not None:
                 await batch.end(job)
@@ -362,6 +315,12 @@ class Jobs:
             return
         verdict = judge(job.record, ending, report.exit_code, report.message)
         await self._finish(job, ending, verdict, report.time)
+
+    async def _on_exit(self, job: Job, ending: Ending) -> None:
+        """Settle a job whose process told how it ended, unless PSI/J has told it before."""
+        if not _is_ending(job):
+            job.is_settling = True
+            await self._finish(job, ending, judge(job.record, ending, None, None))
 
     async def _finish(
         self, job: Job, ending: Ending, verdict: Verdict, when: float | None = None

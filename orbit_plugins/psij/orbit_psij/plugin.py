@@ -24,7 +24,7 @@ from .retention import Settings
 from .specs import read_submission
 
 try:
-    if find_spec("psij") is None:  # which `Jobs.means` loads later
+    if find_spec("psij") is None:  # which `means.Loader` loads later
         raise ModuleNotFoundError(name="psij")
     from .children.children import Children
     from .jobs import Jobs
@@ -87,7 +87,7 @@ class PSIJPlugin(Plugin):
         self.children.hear([name for name in topology if topology[name].liveness == "present"])
         if self.context.endpoint in topology and not self._is_prepared:
             self._is_prepared = True
-            await self.jobs.prepare()
+            await self.jobs.loader.prepare()
 
     def busy_sessions(self) -> set[str]:
         """Return the sessions that have a job which is not over."""
@@ -112,7 +112,7 @@ class PSIJPlugin(Plugin):
     async def _submit(self, request: Request) -> Submitted:
         """Start a job: ``{"job_spec": {...}, "executor": "local"}``."""
         session = await self.session(request)
-        offer = (await self.jobs.means()).offer
+        offer = (await self.jobs.loader.get()).offer
         wanted = read_submission(await json_body(request), offer)
         key = request.headers.get("Idempotency-Key")
         owned = None if key is None else f"{principal_of(request).owner_key}\n{key}"
@@ -157,7 +157,7 @@ class PSIJPlugin(Plugin):
 
     async def _executors(self, request: Request) -> dict[str, Any]:
         """List the executors and launchers that jobs may name, and why not other executors."""
-        offer = (await self.jobs.means()).offer
+        offer = (await self.jobs.loader.get()).offer
         return {
             "executors": [{"name": name} for name in offer.names],
             "missing": [{"name": name, "reason": why} for name, why in offer.missing.items()],
@@ -172,7 +172,7 @@ class PSIJPlugin(Plugin):
         """
         session = await self.session(request)
         body = await json_body(request)
-        offer = (await self.jobs.means()).offer
+        offer = (await self.jobs.loader.get()).offer
         wanted = read_child(body, offer, self.context.endpoint)
         return await self.children.submit(session, wanted)
 

@@ -1,7 +1,7 @@
 """Look at jobs from outside: what PSI/J does not report, their files do."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.to_thread
@@ -9,9 +9,12 @@ import attrs
 
 from .files import Ending, Start
 from .job import Job
-from .processes import is_running
+from .processes import is_running, until_exit
 
 logger = logging.getLogger(__name__)
+
+EXITS = 256
+"""Local jobs whose end is awaited at the kernel, which takes a file each."""
 
 FIRST_LOOK, POLL_INTERVAL = 0.5, 5.0
 """Seconds between looks at jobs that an earlier process started: at first, growing, and at most."""
@@ -46,6 +49,34 @@ class Watch:
             if not self._jobs:
                 self._has_jobs = anyio.Event()
                 delay = FIRST_LOOK
+
+
+class Exits:
+    """Hear of the ends of this process's local jobs from the kernel.
+
+    PSI/J looks at them every 0.1 s, and hears of no SIGCHLD in the thread in which it is loaded.
+    """
+
+    def __init__(self, on_end: Callable[[Job, Ending], Awaitable[None]]) -> None:
+        """Await ``on_end`` with what a job left behind, if its exit code is there."""
+        self._on_end = on_end
+        self._awaited = 0
+
+    async def look(self, job: Job, native_id: str | None) -> None:
+        """Wait for the end of a job's process; what cannot be awaited is left to PSI/J to tell."""
+        if native_id is None or self._awaited >= EXITS:
+            return
+        self._awaited += 1
+        try:
+            await until_exit(int(native_id))
+            ending = await ending_of(job)
+        except OSError as error:
+            logger.debug("the end of job %s is heard from PSI/J: %s", job.record.job_id, error)
+            return
+        finally:
+            self._awaited -= 1
+        if ending is not None and ending.exit_code is not None:
+            await self._on_end(job, ending)
 
 
 @attrs.frozen

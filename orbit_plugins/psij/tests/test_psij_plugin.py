@@ -11,7 +11,7 @@ import httpx
 import psij
 import pytest
 
-from orbit_core.models import HostRole
+from orbit_core.models import EndpointInfo, HostRole, Topology
 from orbit_core.testing import BOB, open_plugin
 
 pytestmark = pytest.mark.anyio
@@ -331,11 +331,21 @@ def test_the_plugin_is_imported_without_psij_which_takes_long() -> None:
     assert found.stdout == "False\n"
 
 
+async def test_psij_is_loaded_once_the_endpoint_is_linked(user: Any) -> None:
+    loader = user.served.plugin.jobs.loader
+    await user.served.plugin.on_topology_change(Topology({"other": EndpointInfo("compute")}))
+    assert loader.means is None
+    await user.served.plugin.on_topology_change(Topology({"test": EndpointInfo("compute")}))
+    assert loader.means is not None
+
+
 async def test_a_psij_that_does_not_load_says_so_until_it_does(
-    user: Any, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    user: Any, fault: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setitem(sys.modules, "orbit_psij.starting", None)
+        await user.served.plugin.on_topology_change(Topology({"test": EndpointInfo("compute")}))
+        assert "no jobs can run: PSI/J does not load here: ModuleNotFoundError" in caplog.text
         reply = await user.try_submit(executable="true")
         assert fault(reply) == (500, "submit_failed")
         assert "PSI/J does not load here: ModuleNotFoundError" in reply.json()["detail"]

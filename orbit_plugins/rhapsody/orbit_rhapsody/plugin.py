@@ -221,7 +221,7 @@ def _pairs(unpacker: msgpack.Unpacker, chunk: bytes) -> list[tuple[str, bytes]]:
     try:
         unpacker.feed(chunk)
         found = list(unpacker)
-    except Exception as error:  # noqa: BLE001  # its decoder raises many kinds
+    except (ValueError, msgpack.UnpackException) as error:
         raise InvalidBody(f"this is no msgpack, or more than is taken: {error!r}") from None
     for pair in found:
         if not (isinstance(pair, list) and list(map(type, pair)) == [str, bytes]):
