@@ -63,21 +63,31 @@ class _ByName(Router):
 class PluginHost:
     """Own one process's plugins, their state, their background tasks and their routes."""
 
-    def __init__(
-        self, name: str, host: HostInfo, store: Store, hooks: Hooks, group: TaskGroup
-    ) -> None:
+    def __init__(self, name: str, host: HostInfo, store: Store, hooks: Hooks) -> None:
         """Be the host called ``name``; `open_host` makes one."""
         self.name = name
         self.host = host
         self.store = store
         self.hooks = hooks
-        self._group = group
+        self._group: TaskGroup | None = None
         self._hub: Any = None
         self._bridge = Access("")
         self._settings: Mapping[str, dict[str, Any]] = {}
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._notifier = Notifier(name, hooks.notify)
         self.plugins = Plugins(hooks, host, self._context_for)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let plugins be loaded and have tasks; leaving stops the plugins, then their tasks.
+
+        What they are given, such as ``hub``, outlives this.
+        """
+        async with open_tasks() as self._group:
+            try:
+                yield
+            finally:
+                await self._stop()
 
     async def load(
         self,
@@ -146,7 +156,7 @@ class PluginHost:
         """Stamp a notification of the host itself and hand it to every plugin."""
         self._notifier.publish(notification)
 
-    async def stop(self) -> None:
+    async def _stop(self) -> None:
         """Have the plugins let go, last first; one that fails or dawdles does not keep the rest."""
         for name, function in reversed(self._stops):
             with anyio.move_on_after(STOP_TIMEOUT, shield=True) as scope:
@@ -188,6 +198,7 @@ class PluginHost:
     def _start_soon(
         self, instance: str, function: Callable[..., Awaitable[None]], *args: Any
     ) -> None:
+        assert self._group is not None, "a plugin is loaded only while its host is running"
         self._group.start_soon(self._guarded, instance, function, *args)
 
     async def _guarded(
@@ -203,14 +214,10 @@ def _make_private(directory: Path) -> None:
 
 @asynccontextmanager
 async def open_host(name: str, host: HostInfo, state_dir: Path) -> AsyncIterator[PluginHost]:
-    """Open a host with its state; leaving it stops the plugins, their tasks, then the state.
+    """Open a host with its state, which outlives what the host runs.
 
     Plugins see an absolute directory: what they start works in another one.
     """
     directory = state_dir.absolute()  # noqa: ASYNC240  # it asks for the working directory alone
-    async with open_store(directory) as store, open_hooks() as hooks, open_tasks() as group:
-        found = PluginHost(name, host, store, hooks, group)
-        try:
-            yield found
-        finally:
-            await found.stop()
+    async with open_store(directory) as store, open_hooks() as hooks:
+        yield PluginHost(name, host, store, hooks)

@@ -123,6 +123,7 @@ class Link:
         self._flushed = anyio.Event()
         self._next_id = first_id
         self._messages = Messages()
+        self._end: OrbitError | None = None
         self.is_broken = False
 
     @property
@@ -166,6 +167,11 @@ class Link:
         """Begin a new link: every call in flight ends with ``error``, nothing is sent again."""
         self._begin_anew(error, set())
 
+    def end(self, error: OrbitError) -> None:
+        """Begin no call any more: those in flight, and those to come, end with ``error``."""
+        self._end = error
+        self.reset(error)
+
     def renew(self, error: OrbitError, hello: bytes) -> None:
         """Begin a new link with a hello; what the old one never sent of calls and events follows.
 
@@ -191,7 +197,9 @@ class Link:
     def call(
         self, head: RequestHead, body: bytes, *, fin: bool, deadline: float = DEADLINE
     ) -> Stream:
-        """Open a call to the peer. Raises TooManyCalls."""
+        """Open a call to the peer. Raises TooManyCalls, and what `end` was given."""
+        if self._end is not None:
+            raise self._end
         if len(self.streams) >= CALL_LIMIT:
             raise TooManyCalls(
                 f"{CALL_LIMIT} calls are in flight already: try again", retry_after=1.0

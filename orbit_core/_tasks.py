@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,10 +20,13 @@ class Starter(Protocol):
 
 
 class LightTasks:
-    """Start many short tasks that catch their own failures, at a fifth of a task group's price."""
+    """Start many short tasks that catch their own failures, at a fifth of a task group's price.
+
+    Leaving it, as an asynchronous context manager, cancels what still runs.
+    """
 
     def __init__(self) -> None:
-        """Own no tasks yet; `open_light_tasks` makes one."""
+        """Own no tasks yet."""
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -33,22 +36,16 @@ class LightTasks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def end(self) -> None:
+    async def __aenter__(self) -> Self:
+        """Start tasks from now on."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
         """Cancel what still runs and wait for it."""
         for task in self._tasks:
             task.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def open_light_tasks() -> AsyncIterator[LightTasks]:
-    """Open light tasks; leaving the context cancels what still runs."""
-    tasks = LightTasks()
-    try:
-        yield tasks
-    finally:
-        await tasks.end()
 
 
 @asynccontextmanager

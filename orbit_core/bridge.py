@@ -30,7 +30,7 @@ from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
 from ._server import check_exposure, serve
-from ._tasks import open_light_tasks, open_tasks
+from ._tasks import LightTasks, open_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
@@ -260,7 +260,7 @@ async def open_bridge(
     host_info = HostInfo(HostRole.BRIDGE)
     async with (
         open_host("bridge", host_info, state_dir) as host,
-        open_light_tasks() as calls,
+        LightTasks() as calls,
         open_tasks() as group,
     ):
         tokens = Tokens(host.store.space("tokens"))
@@ -276,7 +276,10 @@ async def open_bridge(
         host.hooks.add("(fan-out)", FanOut(bridge.ring))
         app = bridge.app_for(Principal(host.name, Role.ADMIN))
         near, far = (Link(app, calls, _hear_nothing, first_id=number) for number in (1, 2))
-        async with AsyncBridgeClient.over(LinkTransport(near), "http://bridge") as hub:
+        async with (
+            AsyncBridgeClient.over(LinkTransport(near), "http://bridge") as hub,
+            host.running(),
+        ):
             await host.load(config.plugins, settings=settings or {}, hub=hub)
             bridge.open_site()
             connect(near, far, group)

@@ -20,7 +20,7 @@ from ._host import PluginHost, open_host
 from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
 from ._registry import Hello
-from ._tasks import Starter, open_light_tasks
+from ._tasks import LightTasks, Starter, open_tasks
 from ._transport import trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
@@ -240,15 +240,17 @@ async def open_endpoint(
     )
     access = await anyio.to_thread.run_sync(_resolve, config, token)
     state_dir = config.state_dir or state_home() / name
-    async with (
-        open_host(name, host, state_dir) as plugin_host,
-        open_light_tasks() as calls,
-        anyio.create_task_group() as group,
-    ):
+    async with open_host(name, host, state_dir) as plugin_host:
+        calls = LightTasks()
         endpoint = Endpoint(name, access, plugin_host, calls, config=config)
         await endpoint.prepare()
-        async with AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub:
-            plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
+        plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
+        async with (
+            AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub,
+            plugin_host.running(),
+            calls,
+            open_tasks() as group,
+        ):
             await plugin_host.load(
                 config.plugins,
                 settings=settings or {},
@@ -260,6 +262,8 @@ async def open_endpoint(
             plugin_host.hooks.topology_changed(endpoint.topology)
             group.start_soon(endpoint.stay_linked)
             group.start_soon(expire_calls, endpoint.link)
-            yield endpoint
-            await endpoint.leave()
-            group.cancel_scope.cancel()
+            try:
+                yield endpoint
+                await endpoint.leave()
+            finally:
+                endpoint.link.end(ConnectionLost(f"endpoint {name} stops"))

@@ -79,7 +79,7 @@ async def open_plugin(
     entry = EntryPoint(name, target, "orbit.plugins")
     host = HostInfo(role, scheduler, python_version=sys.version.split()[0])
     recorder = Recorder()
-    async with open_host("test", host, state_dir) as found:
+    async with open_host("test", host, state_dir) as found, found.running():
         found.hooks.add("(recorder)", recorder)
         await found.load(
             [name], settings={name: dict(settings or {})}, hub=None, available={name: entry}

@@ -25,7 +25,7 @@ from orbit_core.errors import (
 from orbit_core.models import HostInfo, HostRole, Principal, Role
 from orbit_core.testing import ADMIN, BOB, open_deployment
 from tests.connect_proxy import open_proxy
-from tests.early_plugin import EARLY
+from tests.hub_plugins import EARLY, LATE
 from tests.probe_plugin import PROBE, probe_of
 from tests.waiting import until
 
@@ -229,6 +229,15 @@ async def test_what_a_plugin_says_and_asks_before_the_first_link_is_not_lost(dep
     await events.aclose()
     assert plugin.endpoints == ["node", "other"]
     assert (event.data["plugin"], event.data["data"]) == ("early", "loaded")
+
+
+async def test_a_plugin_of_an_endpoint_that_stops_is_told_so_by_its_calls(deployment):
+    async with deployment.endpoint("other", [LATE]) as endpoint:
+        plugin = endpoint.host.plugins.served["late"].plugin
+        plugin.asks.set()
+        await until(lambda: probe_of(deployment.endpoints["node"]).entered == 1)
+
+    assert plugin.answers == ["endpoint other stops"] * 3
 
 
 async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_path, caplog):

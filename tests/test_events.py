@@ -9,7 +9,7 @@ from orbit_core._events import EventRing, Filter
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Notification
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
-from tests.early_plugin import EARLY
+from tests.hub_plugins import EARLY
 from tests.offering import offer
 from tests.probe_plugin import PROBE, notify, probe_of
 from tests.waiting import until

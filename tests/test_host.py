@@ -88,7 +88,7 @@ class Dawdler:
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[PluginHost]:
-    async with open_host("node", LOGIN, tmp_path) as found:
+    async with open_host("node", LOGIN, tmp_path) as found, found.running():
         yield found
 
 
@@ -198,7 +198,7 @@ async def test_bad_settings_keep_a_plugin_from_being_served(host, own, fault):
 
 
 async def test_a_host_ends_in_order_whatever_its_plugins_do(tmp_path, caplog):
-    async with open_host("node", LOGIN, tmp_path) as host:
+    async with open_host("node", LOGIN, tmp_path) as host, host.running():
         await load(host, "busy", "notes")
         plugin = host.plugins.served["busy"].plugin
         await until(lambda: len(plugin.steps) == 2)
@@ -212,7 +212,7 @@ async def test_a_host_ends_in_order_whatever_its_plugins_do(tmp_path, caplog):
 
 async def test_a_plugin_that_does_not_let_go_keeps_no_other_from_it(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(host_module, "STOP_TIMEOUT", 0.02)
-    async with open_host("node", LOGIN, tmp_path) as host:
+    async with open_host("node", LOGIN, tmp_path) as host, host.running():
         available = {"dawdler": entry("dawdler", "tests.test_host:Dawdler")}
         await host.load(["dawdler"], settings={}, hub=None, available=available)
         plugin = host.plugins.served["dawdler"].plugin
@@ -223,7 +223,7 @@ async def test_a_plugin_that_does_not_let_go_keeps_no_other_from_it(tmp_path, mo
 
 async def test_a_host_that_is_cancelled_still_lets_its_plugins_write(tmp_path):
     with anyio.CancelScope() as scope:
-        async with open_host("node", LOGIN, tmp_path) as host:
+        async with open_host("node", LOGIN, tmp_path) as host, host.running():
             await load(host, "busy")
             scope.cancel()
 
@@ -233,7 +233,7 @@ async def test_a_host_that_is_cancelled_still_lets_its_plugins_write(tmp_path):
 
 async def test_a_fault_of_who_opens_a_host_comes_out_as_itself(tmp_path):
     with pytest.raises(ConfigError, match=r"^plugin selector 'nothing' matches nothing"):
-        async with open_host("node", LOGIN, tmp_path) as host:
+        async with open_host("node", LOGIN, tmp_path) as host, host.running():
             await load(host, "nothing")
 
 

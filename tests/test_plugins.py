@@ -173,7 +173,7 @@ def test_a_name_that_two_distributions_offer_is_warned_of(tmp_path, monkeypatch,
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[PluginHost]:
-    async with open_host("node", HostInfo(HostRole.LOGIN), tmp_path) as found:
+    async with open_host("node", HostInfo(HostRole.LOGIN), tmp_path) as found, found.running():
         yield found
 
 

@@ -1,7 +1,7 @@
 import anyio
 import pytest
 
-from orbit_core._tasks import open_light_tasks, open_tasks
+from orbit_core._tasks import LightTasks, open_tasks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
 
@@ -55,7 +55,7 @@ async def test_light_tasks_end_with_their_context():
     async def short():
         ended.append("done")
 
-    async with open_light_tasks() as tasks:
+    async with LightTasks() as tasks:
         tasks.start_soon(last)
         tasks.start_soon(short)
         await anyio.wait_all_tasks_blocked()
