@@ -13,7 +13,7 @@ import attrs
 import click
 
 from ._command_line import FAILURE, USAGE, fail, run
-from ._loop import run_server
+from ._loop import collecting_late, run_server
 from .config import BridgeConfig, EndpointConfig, find_file, override, setting, take
 from .errors import ConfigError, InvalidName, OrbitError
 from .ways.models import TUNNELS
@@ -140,7 +140,8 @@ def _set_up_logging(level: str, form: str) -> None:
 def main() -> None:
     """Run the command; exit 2 on wrong usage, 1 on a fatal fault with one clear line."""
     try:
-        run("orbit-serve", serve)
+        with collecting_late():
+            run("orbit-serve", serve)
     except* OrbitError as group:
         fault = _first(group)
         status = USAGE if isinstance(fault, (ConfigError, InvalidName)) else FAILURE
