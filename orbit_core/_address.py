@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ._server import is_loopback
-from ._transport import trust
+from ._tls import trust
 from .config import BridgeConfig, write_private
 
 

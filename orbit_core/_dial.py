@@ -29,7 +29,7 @@ from ._handshake import (
     unsent_bytes,
 )
 from ._link import SocketClosed
-from ._transport import advice, trust
+from ._tls import advice, trust
 from .config import Access, check_url
 from .errors import ConnectionLost, NoRoute, OrbitError, UnknownRoute, reason_of
 from .plugin_client import document_error, is_error_document

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,7 +19,8 @@ from anyio.abc import TaskGroup
 from ._event_reader import Event as Event
 from ._event_reader import read_events
 from ._guard import load, outlive
-from ._transport import EagerTransport, RetryTransport, trust
+from ._tls import trust
+from ._transport import RetryTransport
 from .config import resolve_access
 from .errors import (
     ConfigError,
@@ -103,11 +105,12 @@ def client_class(plugin_type: str) -> type[PluginClient]:
 def _connect(
     url: str | None, cert: str | Path | None, token: str | None, timeout: float
 ) -> httpx.AsyncClient:
-    """Find the bridge, which reads files."""
+    """Find the bridge, which reads files, and import what only who dials it needs."""
     access = resolve_access(url, token, cert)
     # The system's authorities take a while to read.
     secure = access.cert is not None or access.url.lower().startswith("https:")
-    transport = EagerTransport(trust(access.cert) if secure else None)
+    eager = import_module("._eager", __package__)
+    transport = eager.EagerTransport(trust(access.cert) if secure else None)
     headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
     return _http_client(access.url, RetryTransport(transport), headers, timeout)
 

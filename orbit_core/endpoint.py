@@ -21,7 +21,7 @@ from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
 from ._registry import Hello
 from ._tasks import LightTasks, Starter, open_tasks
-from ._transport import trust
+from ._tls import trust
 from ._wire_events import pack_event
 from .client import AsyncBridgeClient
 from .config import (

@@ -10,8 +10,9 @@ from anyio.abc import SocketAttribute
 
 from orbit_core import BridgeClient
 from orbit_core import client as client_module
+from orbit_core._eager import EagerTransport
 from orbit_core._events import KEEP_ALIVE_COMMENT
-from orbit_core._transport import EagerTransport, RetryTransport
+from orbit_core._transport import RetryTransport
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
 from orbit_core.config import BridgeConfig

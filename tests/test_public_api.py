@@ -112,8 +112,10 @@ def test_a_name_comes_from_where_a_type_checker_finds_it():
         ("import orbit_core", {"anyio", "attrs", "cattrs", "httpx", "starlette", "websockets"}),
         ("from orbit_core import Plugin, PluginSession, hookimpl", {"httpx", "websockets"}),
         ("from orbit_core import BridgeClient", {"pluggy", "sqlite3", "uvicorn", "websockets"}),
+        ("import orbit_core.endpoint", {"httpcore", "uvicorn"}),
+        ("import orbit_core.bridge", {"httpcore"}),
     ],
-    ids=["nothing", "plugin", "client"],
+    ids=["nothing", "plugin", "client", "endpoint", "bridge"],
 )
 def test_an_import_brings_only_what_it_needs(statement, unwanted):
     code = f"import sys; {statement}; print(*sys.modules, *dir(sys.modules['orbit_core']))"
