@@ -52,7 +52,7 @@ TURN = 512
 """Ends that one transaction writes, so that tasks which come meanwhile need not wait for all."""
 
 _ACCEPT = """
-INSERT OR IGNORE INTO tasks (number, sid, uid, request)
+INSERT INTO tasks (number, sid, uid, request)
 SELECT ? + key, ?, value, ? FROM json_each(?)
 """
 _FINISH = """
@@ -63,10 +63,6 @@ SELECT number, sid, uid, request, ends.state, ends.seq, ends.finished, ends.size
 FROM ends JOIN tasks USING (number)
 """
 # ``size`` is NULL before the end of a task and after its result has gone; ``state`` tells which.
-
-
-class _Taken(ValueError):
-    """End a transaction because uids are taken."""
 
 
 class Archive:
@@ -108,30 +104,19 @@ class Archive:
         """
 
         def write(connection: sqlite3.Connection) -> bool:
-            before = connection.total_changes
-            connection.execute(_ACCEPT, (first, sid, request, json.dumps(uids)))
-            made = connection.total_changes - before
-            if made == len(uids):
+            try:
+                connection.execute(_ACCEPT, (first, sid, request, json.dumps(uids)))
                 return True
-            if made == 0 and request is not None:
+            except sqlite3.IntegrityError:
                 found = _select(connection, "request", sid, uids[0])
-                if found is not None and found[0] == request:
+                if request is not None and found is not None and found[0] == request:
                     return False
-            raise _Taken(self._clash(connection, sid, first, uids))
+                raise DuplicateTask(
+                    f"session {sid} has had a task {_taken(connection, sid, uids)}: "
+                    "a uid serves once"
+                ) from None
 
-        try:
-            return bool(await self.ledger.execute(write))
-        except _Taken as error:
-            raise DuplicateTask(
-                f"session {sid} has had a task {error}: a uid serves once"
-            ) from None
-
-    def _clash(self, connection: sqlite3.Connection, sid: str, first: int, uids: list[str]) -> str:
-        for number, uid in enumerate(uids, first):
-            found = _select(connection, "number", sid, uid)
-            if found is not None and found[0] != number:
-                return uid
-        return uids[0]
+        return await self.ledger.execute_one(write)
 
     async def finish(self, ends: list[Ended]) -> None:
         """Have results written down. Raises StateUnavailable."""
@@ -284,6 +269,10 @@ class Archive:
 def _select(connection: sqlite3.Connection, what: str, sid: str, uid: str) -> Any:
     query = f"SELECT {what} FROM tasks WHERE sid = ? AND uid = ?"
     return connection.execute(query, (sid, uid)).fetchone()
+
+
+def _taken(connection: sqlite3.Connection, sid: str, uids: list[str]) -> str:
+    return next((uid for uid in uids if _select(connection, "uid", sid, uid)), uids[0])
 
 
 def _finish(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -3,6 +3,7 @@
 Results are numbered in the order in which they come, so that whoever follows goes on after a gap.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +35,8 @@ EPOCH_BITS = 32
 """Bits by which the numbers of results jump when an endpoint was restarted."""
 
 TELLING = 0.02
-"""Seconds that a task runs before followers are told so: most are over by then."""
+"""Seconds after which followers are told that a task runs, or what is no hurry: most tasks are over
+by then, and what is no hurry went with their results."""
 
 NOTES = 256
 """Notes that are kept for followers; who is further behind misses some."""
@@ -46,34 +48,13 @@ SHARE = 4
 _NEEDED = ("uid", "backend", "exit_code", "submitted", "started", "finished", "seq")
 
 
-class _News:
-    """Tell that something came, and whether it was a result; told often, it tells once."""
-
-    def __init__(self) -> None:
-        self.any = anyio.Event()
-        self.result = anyio.Event()
-        self.is_told = False
-        self._is_result_told = False
-
-    def tell(self) -> None:
-        if not self.is_told:
-            self.is_told = True
-            self.any.set()
-
-    def tell_result(self) -> None:
-        if not self._is_result_told:
-            self._is_result_told = True
-            self.tell()
-            self.result.set()
-
-
 class Feed:
     """Hold the latest results of one session."""
 
     def __init__(self, sid: str, archive: Archive, limit: int) -> None:
         """Begin before the first result; what memory does not hold is read from ``archive``.
 
-        A result over ``limit`` bytes becomes a failure that says so.
+        Made on the event loop. A result over ``limit`` bytes becomes a failure that says so.
         """
         self._sid = sid
         self._archive = archive
@@ -85,8 +66,11 @@ class Feed:
         self._running: dict[str, int] = {}
         self._turn = 0
         self._notes: deque[bytes] = deque(maxlen=NOTES)
-        self._noted = self._hurried = 0
-        self._latest = _News()
+        self._noted = 0
+        self._due_turn = self._due_note = 0
+        self._news = anyio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
 
     def resume(self, last: int) -> None:
         """Go on after the results of an earlier process, some of which may not be on disk."""
@@ -96,17 +80,17 @@ class Feed:
         """Note that a task runs."""
         self._turn += 1
         self._running[uid] = self._turn
-        self._latest.tell()
+        self._tell_soon()
 
     def note(self, fields: dict[str, Any], *, hurry: bool) -> None:
         """Have followers told something else; without ``hurry`` it goes with what comes next."""
         self._noted += 1
         self._notes.append(pack(fields))
         if hurry:
-            self._hurried = self._noted
-            self._latest.tell_result()
+            self._due_note = self._noted
+            self._news.set()
         else:
-            self._latest.tell()
+            self._tell_soon()
 
     def add(self, fields: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Give a result its number, and return it as it is now and as it is sent."""
@@ -124,7 +108,7 @@ class Feed:
             body = pack(fields)
         self._bodies.append(body)
         self._bytes += len(body)
-        self._latest.tell_result()
+        self._news.set()
         return fields, body
 
     def kept(self, seq: int) -> None:
@@ -141,7 +125,9 @@ class Feed:
     def close(self) -> None:
         """Let followers go."""
         self.followers = -1
-        self._latest.tell_result()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._news.set()
 
     async def follow(self, after: int) -> AsyncIterator[bytes]:
         """Yield the results after ``after``, and then each as it comes: msgpack, one by one.
@@ -158,19 +144,17 @@ class Feed:
                     after = max(first - 1, after) if not page else _last(page)
                     yield b"".join(row.body for row in page if row.body) or _NIL
                     continue
-                news = self._news()
+                if self._news.is_set():
+                    self._news = anyio.Event()
+                news = self._news
                 after, chunk = self._take(after)
-                if (
-                    not chunk
-                    and self._hurried <= noted
-                    and (self._turn, self._noted) > (told, noted)
-                ):
-                    if await _set_within(TELLING, news.result):
-                        continue
-                    told, chunk = self._take_running(told)
-                noted, notes = self._take_notes(noted)
-                chunk += notes
-                if not chunk and await _set_within(KEEP_ALIVE, news.any):
+                if self._due_turn > told:
+                    told, running = self._take_running(told)
+                    chunk += running
+                if chunk or self._due_note > noted:
+                    noted, notes = self._take_notes(noted)
+                    chunk += notes
+                if not chunk and await _set_within(KEEP_ALIVE, news):
                     continue
                 yield chunk or _NIL
         finally:
@@ -193,11 +177,14 @@ class Feed:
         missed = min(self._noted - noted, len(self._notes))
         return self._noted, b"".join(self._notes[at] for at in range(-missed, 0))
 
-    def _news(self) -> "_News":
-        """Return what tells of news from now on; it is asked for before one looks."""
-        if self._latest.is_told:
-            self._latest = _News()
-        return self._latest
+    def _tell_soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(TELLING, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        self._due_turn, self._due_note = self._turn, self._noted
+        self._news.set()
 
 
 async def _set_within(seconds: float, event: anyio.Event) -> bool:

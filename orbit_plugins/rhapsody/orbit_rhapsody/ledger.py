@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 
 from orbit_core.errors import StateUnavailable
+
+from .worker import Worker, WorkerStopped
 
 T = TypeVar("T")
 
@@ -26,14 +27,15 @@ class Ledger:
     """Run SQLite operations in order, off the event loop, each in a transaction of its own."""
 
     def __init__(self, path: Path) -> None:
-        """Name the file; `open` opens it."""
+        """Name the file; `open` opens it. Made on the event loop."""
         self._path = path
         self._connection: Connection
         self._log = -1
         self._committed = 0
         self._synced = 0
         self._syncing = anyio.Lock()
-        self._thread = anyio.CapacityLimiter(1)
+        self._writer = Worker("orbit ledger")
+        self._syncer = Worker("orbit ledger sync")
 
     async def open(self, prepare: Callable[[Connection], T]) -> T:
         """Open or make the file with ``prepare``. Raises StateUnavailable."""
@@ -46,6 +48,13 @@ class Ledger:
         """
         return await self._in_thread(self._commit, operation)
 
+    async def execute_one(self, operation: Callable[[Connection], T]) -> T:
+        """Do the same for an ``operation`` with one statement that writes, faster.
+
+        The thread has to wait for the event loop after each statement.
+        """
+        return await self._in_thread(self._write, operation)
+
     async def sync(self) -> None:
         """Wait until everything so far is on the disk. Raises StateUnavailable."""
         wanted = self._committed
@@ -53,14 +62,16 @@ class Ledger:
             if self._synced < wanted:
                 reached = self._committed
                 try:
-                    await anyio.to_thread.run_sync(os.fsync, self._log)
-                except OSError as error:
+                    await self._syncer.run(os.fsync, self._log)
+                except (OSError, WorkerStopped) as error:
                     raise self._unusable(error) from error
                 self._synced = reached
 
     async def close(self) -> None:
         """Take no further operations."""
         await self._in_thread(self._close)
+        self._writer.stop()
+        self._syncer.stop()
 
     def _open(self, prepare: Callable[[Connection], T]) -> T:
         self._connection = sqlite3.connect(
@@ -88,14 +99,19 @@ class Ledger:
         self._committed += 1
         return found
 
+    def _write(self, operation: Callable[[Connection], T]) -> T:
+        found = operation(self._connection)
+        self._committed += 1
+        return found
+
     def _close(self) -> None:
         self._connection.close()
         os.close(self._log)
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return await anyio.to_thread.run_sync(function, *arguments, limiter=self._thread)
-        except (sqlite3.Error, OSError) as error:
+            return await self._writer.run(function, *arguments)
+        except (sqlite3.Error, OSError, WorkerStopped) as error:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> StateUnavailable:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
@@ -45,8 +44,9 @@ logger = logging.getLogger(__name__)
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
 
-TURNS = 2
-"""Of the event loop, after which tasks run in their backend: only then the disk is waited for."""
+HEAD_START = 0.002
+"""Seconds that tasks run before the disk is waited for, which costs them time: most are over by
+then."""
 
 
 class RhapsodySession(PluginSession):
@@ -167,8 +167,7 @@ class RhapsodySession(PluginSession):
             is_new = await archive.accept(self.sid, request, numbers[0], uids)
             if is_new:
                 self._begin(numbers, works)
-                for _ in range(TURNS):
-                    await anyio.lowlevel.checkpoint()
+                await anyio.sleep(HEAD_START)
             await archive.ledger.sync()
         if is_new:
             return dict.fromkeys(uids, TaskState.PENDING.value)
