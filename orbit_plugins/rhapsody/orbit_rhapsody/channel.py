@@ -160,23 +160,34 @@ class Channel:
                 self._wake = anyio.Event()
                 self._is_awake = False
             await self._lines.acquire()
-            tasks = self._take()
-            self._latest = {task["uid"] for task in tasks}
-            self._under_way |= self._latest
-            self._has_arrived = anyio.Event()
-            self._group.start_soon(
-                self._run, partial(self._send, tasks, self._latest, self._has_arrived)
-            )
+            self._send(self._take())
             await self._has_arrived.wait()
 
-    async def _send(self, tasks: list[Task], uids: set[str], has_arrived: anyio.Event) -> None:
+    def _send(self, tasks: list[Task]) -> None:
         """Send tasks on a line that is held for them."""
-        if tasks:
-            await self._deliver(tasks)
+        self._latest = {task["uid"] for task in tasks}
+        self._under_way |= self._latest
+        self._has_arrived = anyio.Event()
+        on_end = partial(self._be_sent, self._latest, self._has_arrived)
+        if not tasks:
+            on_end()
+            return
+        key, batch = uuid.uuid4().hex, pack_batch(tasks)
+        apart = partial(self._send_apart, tasks, key, batch, on_end)
+        self._line.send(key, batch, on_end, lambda: self._group.start_soon(self._run, apart))
+
+    async def _send_apart(
+        self, tasks: list[Task], key: str, batch: bytes, on_end: Callable[[], None]
+    ) -> None:
+        await self._deliver(tasks, key, batch)
+        on_end()
+
+    def _be_sent(self, uids: set[str], has_arrived: anyio.Event) -> None:
         has_arrived.set()
         self._under_way -= uids
         self._lines.release()
-        self._call_back()
+        if self._cancelled:
+            self._call_back()
         self._changed.set()
 
     def _take(self) -> list[Task]:
@@ -211,20 +222,17 @@ class Channel:
                     await self.client.cancel_all_tasks(uids)
                 self._changed.set()
 
-    async def _deliver(self, tasks: list[Task]) -> None:
-        """Send tasks; where one of them is refused, find out which."""
-        key = uuid.uuid4().hex
+    async def _deliver(self, tasks: list[Task], key: str, batch: bytes) -> None:
+        """Send tasks in a request of their own; where one is refused, find out which."""
         try:
-            batch = pack_batch(tasks)
-            if not await self._line.send(key, batch):
-                await self._persist(lambda: self.client.submit_packed(batch, key))
+            await self._persist(lambda: self.client.submit_packed(batch, key))
         except OrbitError as error:
             if len(tasks) == 1 or isinstance(error, AWAY):
                 self._fail([task["uid"] for task in tasks], error)
                 return
             half = len(tasks) // 2
-            await self._deliver(tasks[:half])
-            await self._deliver(tasks[half:])
+            for part in (tasks[:half], tasks[half:]):
+                await self._deliver(part, uuid.uuid4().hex, pack_batch(part))
 
     async def _persist(self, act: Callable[[], Any]) -> None:
         """Try again while the endpoint is away, starts or has enough to do. Raises OrbitError."""

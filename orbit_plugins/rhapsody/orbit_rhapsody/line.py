@@ -4,9 +4,10 @@ Each costs a fraction of a request of its own. What becomes of it is told among 
 not told soon is sent again, in a request of its own with the same key, which has it run once.
 """
 
+import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import attrs
@@ -55,17 +56,14 @@ class _Request:
             self.is_over = self.is_over or not self._parts
 
 
-@attrs.define(eq=False)
-class _Outcome:
-    """Hold what became of a submit that went in a request."""
+@attrs.frozen(eq=False)
+class _Submit:
+    """Hold what to call with the news of a submit, and when there should have been some."""
 
     request: _Request
-    is_told: anyio.Event = attrs.field(factory=anyio.Event)
-    is_accepted: bool = False
-
-    def tell(self, *, is_accepted: bool) -> None:
-        self.is_accepted = is_accepted
-        self.is_told.set()
+    due: float
+    on_accept: Callable[[], None]
+    on_doubt: Callable[[], object]
 
 
 class Line:
@@ -75,33 +73,39 @@ class Line:
         """Send to the client's session, in ``group``."""
         self._client = client
         self._group = group
+        self._loop = asyncio.get_running_loop()
         self._request: _Request | None = None
-        self._outcomes: dict[str, _Outcome] = {}
+        self._waiting: dict[str, _Submit] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._failures = 0
         self._rests_until = 0.0
 
-    async def send(self, key: str, body: bytes) -> bool:
-        """Send a submit, and tell whether the endpoint has it; if not, nobody knows what it did."""
-        if len(body) > LIMIT or anyio.current_time() < self._rests_until:
-            return False
+    def send(
+        self,
+        key: str,
+        body: bytes,
+        on_accept: Callable[[], None],
+        on_doubt: Callable[[], object],
+    ) -> None:
+        """Send a submit.
+
+        ``on_accept`` is called once the endpoint has it, or ``on_doubt`` where nobody knows.
+        """
+        now = self._loop.time()
+        if len(body) > LIMIT or now < self._rests_until:
+            on_doubt()
+            return
         request = self._open()
-        outcome = self._outcomes[key] = _Outcome(request)
+        self._waiting[key] = _Submit(request, now + PATIENCE, on_accept, on_doubt)
         request.put(pack([key, body]))
-        try:
-            with anyio.move_on_after(PATIENCE):
-                await outcome.is_told.wait()
-                return outcome.is_accepted
-        finally:
-            del self._outcomes[key]
-        self._give_up(request)
-        return False
+        self._watch()
 
     def hear(self, key: str, *, is_accepted: bool) -> None:
         """Take what became of a submit."""
-        outcome = self._outcomes.get(key)
-        if outcome is not None:  # else it is too late, and no sign that this way is a good one
+        submit = self._waiting.pop(key, None)
+        if submit is not None:  # else it is too late, and no sign that this way is a good one
             self._failures = 0
-            outcome.tell(is_accepted=is_accepted)
+            (submit.on_accept if is_accepted else submit.on_doubt)()
 
     def _open(self) -> _Request:
         if self._request is None or self._request.is_over:
@@ -109,18 +113,31 @@ class Line:
             self._group.start_soon(self._run, self._request)
         return self._request
 
+    def _watch(self) -> None:
+        if self._timer is None and self._waiting:
+            first = next(iter(self._waiting.values()))
+            self._timer = self._loop.call_at(first.due, self._look)
+
+    def _look(self) -> None:
+        """Give up what has waited for too long."""
+        self._timer = None
+        if self._group.cancel_scope.cancel_called:
+            return
+        now = self._loop.time()
+        for request in {submit.request for submit in self._waiting.values() if submit.due <= now}:
+            self._give_up(request)
+        self._watch()
+
     def _give_up(self, request: _Request) -> None:
         """Leave a request in which nothing moves, and for a while this way."""
-        if request.is_over:
-            return
-        request.is_over = True
-        request.scope.cancel()
-        rest = min(LONGEST_REST, REST * 2**self._failures)
-        self._failures += 1
-        self._rests_until = anyio.current_time() + rest
-        for outcome in self._outcomes.values():
-            if outcome.request is request:
-                outcome.tell(is_accepted=False)
+        if not request.is_over:
+            request.is_over = True
+            request.scope.cancel()
+            rest = min(LONGEST_REST, REST * 2**self._failures)
+            self._failures += 1
+            self._rests_until = self._loop.time() + rest
+        for key in [key for key, one in self._waiting.items() if one.request is request]:
+            self._waiting.pop(key).on_doubt()
 
     async def _run(self, request: _Request) -> None:
         with request.scope:
