@@ -135,17 +135,9 @@ class RhapsodyPlugin(Plugin):
             for key, body in _pairs(unpacker, chunk):
                 session = await self.session(request)
                 await room.acquire()
-                self.context.background(self._take, session, key, body, room)
+                await session.take(body, _unpack, key, room.release)
                 count += 1
         return {"taken": count}
-
-    async def _take(
-        self, session: RhapsodySession, key: str, body: bytes, room: anyio.Semaphore
-    ) -> None:
-        try:
-            await session.take(body, _unpack, key)
-        finally:
-            room.release()
 
     async def _wait(self, request: Request) -> Any:
         """Return tasks, at once or, with ``timeout``, when they are over, in JSON or msgpack."""

@@ -149,6 +149,47 @@ class RhapsodySession(PluginSession):
         Raises SessionInitializing, BackendFailed, InvalidBody, UnknownFunction, PicklesRefused,
         PythonMismatch, DuplicateTask, TooManyTasks, BodyTooLarge, StateUnavailable.
         """
+        uids, is_new = await self._accept(raw, decode, key)
+        await self._until_kept()
+        if is_new:
+            return dict.fromkeys(uids, TaskState.PENDING.value)
+        found = await self._rows(uids)
+        return {uid: str(row["state"]) for uid, row in found.items()}
+
+    async def take(
+        self, raw: bytes, decode: Callable[[bytes], Any], key: str, on_end: Callable[[], None]
+    ) -> None:
+        """Accept tasks, as `submit` does, and return when they have begun.
+
+        Who follows the results is told whether that went well, and ``on_end`` called, once they are
+        on disk.
+        """
+        try:
+            uids, _ = await self._accept(raw, decode, key)
+        except OrbitError as error:
+            self._decline(key, error)
+            on_end()
+        else:
+            self._background(self._tell_kept, key, uids, on_end)
+
+    async def _tell_kept(self, key: str, uids: list[str], on_end: Callable[[], None]) -> None:
+        """Tell that a submit is on disk: no hurry where the results of all of it have gone out."""
+        try:
+            await self._until_kept()
+            self.feed.note({"accepted": key}, hurry=not self._tasks.keys().isdisjoint(uids))
+        except OrbitError as error:
+            self._decline(key, error)
+        finally:
+            on_end()
+
+    def _decline(self, key: str, error: OrbitError) -> None:
+        logger.debug("a submit to session %s is declined: %s", self.sid, error.detail)
+        self.feed.note({"declined": key}, hurry=True)
+
+    async def _accept(
+        self, raw: bytes, decode: Callable[[bytes], Any], key: str | None
+    ) -> tuple[list[str], bool]:
+        """Write tasks down and have them begin; return their uids, and whether they are new."""
         self._check_ready()
         works = await read(raw, decode, self._policy())
         self._check_active()
@@ -167,25 +208,11 @@ class RhapsodySession(PluginSession):
             is_new = await archive.accept(self.sid, request, numbers[0], uids)
             if is_new:
                 self._begin(numbers, works)
-                await anyio.sleep(HEAD_START)
-            await archive.ledger.sync()
-        if is_new:
-            return dict.fromkeys(uids, TaskState.PENDING.value)
-        found = await self._rows(uids)
-        return {uid: str(row["state"]) for uid, row in found.items()}
+        return uids, is_new
 
-    async def take(self, raw: bytes, decode: Callable[[bytes], Any], key: str) -> None:
-        """Do as `submit`, and tell who follows the results whether that went well.
-
-        That is no hurry where results of all of them have gone out.
-        """
-        try:
-            states = await self.submit(raw, decode, key)
-        except OrbitError as error:
-            logger.debug("a submit to session %s is declined: %s", self.sid, error.detail)
-            self.feed.note({"declined": key}, hurry=True)
-        else:
-            self.feed.note({"accepted": key}, hurry=not self._tasks.keys().isdisjoint(states))
+    async def _until_kept(self) -> None:
+        await anyio.sleep(HEAD_START)
+        await self._engine.archive.ledger.sync()
 
     def _begin(self, numbers: range, works: list[Work]) -> None:
         tasks = [self._task(number, work) for number, work in zip(numbers, works, strict=True)]
