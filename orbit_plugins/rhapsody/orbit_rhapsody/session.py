@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
+
+TURNS = 3
+"""Of the event loop, in which tasks that have begun get to their backend before anything else."""
 
 HEAD_START = 0.002
 """Seconds that tasks run before the disk is waited for, which costs them time: most are over by
@@ -170,6 +174,8 @@ class RhapsodySession(PluginSession):
             self._decline(key, error)
             on_end()
         else:
+            for _ in range(TURNS):
+                await anyio.lowlevel.checkpoint()
             self._background(self._tell_kept, key, uids, on_end)
 
     async def _tell_kept(self, key: str, uids: list[str], on_end: Callable[[], None]) -> None:

@@ -43,8 +43,8 @@ class Worker:
         if self._is_stopped:
             raise WorkerStopped("its thread has stopped")
         done: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((done, partial(function, *arguments)))
         with anyio.CancelScope(shield=True):
+            self._jobs.put((done, partial(function, *arguments)))
             return await done
 
     def stop(self) -> None:
