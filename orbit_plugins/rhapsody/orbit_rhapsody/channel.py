@@ -36,9 +36,9 @@ UNSENT_BYTES = 64 * 1024 * 1024
 
 LONGEST_PAUSE = 2.0
 
-LINES = 4
-"""Requests that wait for an answer at a time. An endpoint begins before its disk lets it answer, so
-that a result may tell earlier than the answer that a request has arrived."""
+REQUESTS = 4
+"""Requests of their own that wait for an answer at a time. An endpoint begins before its disk lets
+it answer, so that a result may tell earlier than the answer that a request has arrived."""
 
 Task = dict[str, Any]
 
@@ -57,7 +57,7 @@ class Channel:
         self._bytes = 0
         self._cancelled: deque[str] = deque()
         self._under_way: set[str] = set()
-        self._lines = anyio.Semaphore(LINES)
+        self._requests = anyio.Semaphore(REQUESTS)
         self._latest: set[str] = set()
         self._has_arrived = anyio.Event()
         self._after = 0
@@ -159,12 +159,11 @@ class Channel:
                 await self._wake.wait()
                 self._wake = anyio.Event()
                 self._is_awake = False
-            await self._lines.acquire()
             self._send(self._take())
             await self._has_arrived.wait()
 
     def _send(self, tasks: list[Task]) -> None:
-        """Send tasks on a line that is held for them."""
+        """Send tasks, on the line if they are few, or else in a request of their own."""
         self._latest = {task["uid"] for task in tasks}
         self._under_way |= self._latest
         self._has_arrived = anyio.Event()
@@ -179,13 +178,13 @@ class Channel:
     async def _send_apart(
         self, tasks: list[Task], key: str, batch: bytes, on_end: Callable[[], None]
     ) -> None:
-        await self._deliver(tasks, key, batch)
+        async with self._requests:
+            await self._deliver(tasks, key, batch)
         on_end()
 
     def _be_sent(self, uids: set[str], has_arrived: anyio.Event) -> None:
         has_arrived.set()
         self._under_way -= uids
-        self._lines.release()
         if self._cancelled:
             self._call_back()
         self._changed.set()

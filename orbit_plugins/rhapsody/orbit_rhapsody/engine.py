@@ -49,6 +49,9 @@ FIRST_PAUSE, WRITE_PAUSE = 0.002, 0.02
 """Seconds before a result is written, in which it goes to who waits for it; and seconds in which
 more collect after some were: each write costs the others time."""
 
+HEAD_START, SYNC_PAUSE = 0.002, 0.01
+"""The same for the disk that is waited for after tasks were accepted: most are over by then."""
+
 
 class Engine:
     """Run tasks, and have their results kept."""
@@ -66,6 +69,8 @@ class Engine:
         self._starting = anyio.Lock()
         self._ends: list[tuple[Ended, Callable[[], None]]] = []
         self._has_ends = anyio.Event()
+        self._accepted: list[Callable[[StateUnavailable | None], None]] = []
+        self._has_accepted = anyio.Event()
         self._is_closed = False
         self._endings = Endings()
         # Threads of its own: those that wait for processes to end take their time.
@@ -84,6 +89,7 @@ class Engine:
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(self._work, ignore_errors=True))
         await anyio.to_thread.run_sync(lambda: self._work.mkdir(mode=0o700, parents=True))
         self._context.background(self._keep_results)
+        self._context.background(self._keep_accepted)
         self._context.background(self._endings.run)
         self._context.background(self._sweep)
 
@@ -163,6 +169,17 @@ class Engine:
         if len(self._ends) == 1:
             self._has_ends.set()
 
+    async def until_kept(self) -> None:
+        """Wait until the tasks accepted so far are on the disk. Raises StateUnavailable."""
+        await anyio.sleep(HEAD_START)
+        await self.archive.ledger.sync()
+
+    def when_kept(self, tell: Callable[[StateUnavailable | None], None]) -> None:
+        """Call ``tell`` once they are, together with others, or with the error that came."""
+        self._accepted.append(tell)
+        if len(self._accepted) == 1:
+            self._has_accepted.set()
+
     async def cancel(self, tasks: Iterable[Task], state: TaskState, reason: str) -> None:
         """End tasks as ``state``, and return when their processes are gone, or resist.
 
@@ -215,6 +232,21 @@ class Engine:
             await task.until_over()
             return
         await self.cancel([task], TaskState.FAILED, f"its time of {seconds:g} s was up")
+
+    async def _keep_accepted(self) -> None:
+        while True:
+            await self._has_accepted.wait()
+            self._has_accepted = anyio.Event()
+            await anyio.sleep(HEAD_START)
+            told, self._accepted = self._accepted, []
+            failure = None
+            try:
+                await self.archive.ledger.sync()
+            except StateUnavailable as error:
+                failure = error
+            for tell in told:
+                tell(failure)
+            await anyio.sleep(SYNC_PAUSE)
 
     async def _keep_results(self) -> None:
         while True:

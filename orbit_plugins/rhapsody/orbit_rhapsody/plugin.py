@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 LONGEST_WAIT = 60.0
 """Seconds that one request waits at most."""
 
-FEED_LIMIT, FEED_CALLS, FEED_KEY = 256 * 1024, 8, 64
+FEED_LIMIT, FEED_CALLS, FEED_KEY = 256 * 1024, 64, 64
 """Of a request that goes on: bytes of a submit, submits at a time, and bytes of their keys."""
 
 MSGPACK = "application/msgpack"

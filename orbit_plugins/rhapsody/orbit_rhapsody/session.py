@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
@@ -44,13 +43,6 @@ logger = logging.getLogger(__name__)
 
 CANCELLED = "it was cancelled"
 CLOSED = "its session was closed"
-
-TURNS = 3
-"""Of the event loop, in which tasks that have begun get to their backend before anything else."""
-
-HEAD_START = 0.002
-"""Seconds that tasks run before the disk is waited for, which costs them time: most are over by
-then."""
 
 
 class RhapsodySession(PluginSession):
@@ -154,7 +146,7 @@ class RhapsodySession(PluginSession):
         PythonMismatch, DuplicateTask, TooManyTasks, BodyTooLarge, StateUnavailable.
         """
         uids, is_new = await self._accept(raw, decode, key)
-        await self._until_kept()
+        await self._engine.until_kept()
         if is_new:
             return dict.fromkeys(uids, TaskState.PENDING.value)
         found = await self._rows(uids)
@@ -174,19 +166,17 @@ class RhapsodySession(PluginSession):
             self._decline(key, error)
             on_end()
         else:
-            for _ in range(TURNS):
-                await anyio.lowlevel.checkpoint()
-            self._background(self._tell_kept, key, uids, on_end)
+            self._engine.when_kept(partial(self._tell_kept, key, uids, on_end))
 
-    async def _tell_kept(self, key: str, uids: list[str], on_end: Callable[[], None]) -> None:
+    def _tell_kept(
+        self, key: str, uids: list[str], on_end: Callable[[], None], error: OrbitError | None
+    ) -> None:
         """Tell that a submit is on disk: no hurry where the results of all of it have gone out."""
-        try:
-            await self._until_kept()
+        if error is None:
             self.feed.note({"accepted": key}, hurry=not self._tasks.keys().isdisjoint(uids))
-        except OrbitError as error:
+        else:
             self._decline(key, error)
-        finally:
-            on_end()
+        on_end()
 
     def _decline(self, key: str, error: OrbitError) -> None:
         logger.debug("a submit to session %s is declined: %s", self.sid, error.detail)
@@ -215,10 +205,6 @@ class RhapsodySession(PluginSession):
             if is_new:
                 self._begin(numbers, works)
         return uids, is_new
-
-    async def _until_kept(self) -> None:
-        await anyio.sleep(HEAD_START)
-        await self._engine.archive.ledger.sync()
 
     def _begin(self, numbers: range, works: list[Work]) -> None:
         tasks = [self._task(number, work) for number, work in zip(numbers, works, strict=True)]
