@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ._loop import collect
+from ._loop import begin_collecting
 from ._memory import keep_giving_back
 from ._signals import until_told
 from ._tasks import open_tasks
@@ -21,7 +21,7 @@ async def serve(config: BridgeConfig, settings: Mapping[str, Any], token: str | 
         watch_loop(),  # from here on: plugins that are imported block nobody's calls
         open_tasks() as group,
     ):
-        collect()
+        begin_collecting()
         group.start_soon(keep_giving_back)
         click.echo(f"bridge ready: {bridge.url}")
         await until_told(bridge.stopped)

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import click
 
-from ._loop import collect
+from ._loop import begin_collecting
 from ._signals import until_told
 from ._watchdog import watch_loop
 from .config import EndpointConfig
@@ -24,7 +24,7 @@ async def serve(
         watch_loop(),
         anyio.create_task_group() as group,
     ):
-        collect()
+        begin_collecting()
         group.start_soon(_announce, endpoint)
         await until_told(endpoint.stopped)
         if endpoint.fatal is not None:

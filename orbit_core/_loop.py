@@ -16,7 +16,7 @@ for circles after every 700 objects, as Python does, takes an eighth of the time
 
 @contextmanager
 def collecting_late() -> Iterator[None]:
-    """Collect no garbage until `collect` is called, or the context is left.
+    """Collect no garbage until `begin_collecting` is called, or the context is left.
 
     What a server imports stays for good: to look through it over and over takes a tenth of its
     start.
@@ -29,7 +29,7 @@ def collecting_late() -> Iterator[None]:
         gc.enable()
 
 
-def collect() -> None:
+def begin_collecting() -> None:
     """Collect garbage from now on, but never among what is here already.
 
     That is a server's code, mostly: each full search of it would hold up every call for 50 ms.

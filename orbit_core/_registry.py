@@ -215,6 +215,11 @@ class Registry:
         self._changed.add(name)
         self._change.set()
 
+    def end(self, error: OrbitError) -> None:
+        """Call no endpoint any more, and serve none: what is in flight ends with ``error``."""
+        for member in self.members:
+            member.link.end(error)
+
     async def shut_down(self, name: str, reason: str) -> None:
         """Tell an endpoint to leave and forget it. Raises UnknownEndpoint."""
         member = self.get(name)

@@ -34,7 +34,7 @@ from ._tasks import LightTasks, open_tasks
 from .auth import Authenticator, Tokens
 from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home, write_private
-from .errors import BadRequest, Forbidden, OrbitError, TooManyRequests
+from .errors import BadRequest, ConnectionLost, Forbidden, OrbitError, TooManyRequests
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
 from .web import Site, error_reply
@@ -260,11 +260,12 @@ async def open_bridge(
     host_info = HostInfo(HostRole.BRIDGE)
     async with (
         open_host("bridge", host_info, state_dir) as host,
-        LightTasks() as calls,
-        open_tasks() as group,
+        LightTasks() as own_calls,
+        open_tasks() as carriers,
     ):
         tokens = Tokens(host.store.space("tokens"))
         await tokens.load()
+        calls = LightTasks()
         registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
@@ -275,21 +276,29 @@ async def open_bridge(
         registry.on_change(lambda topology: bridge.ring.topology_changed())
         host.hooks.add("(fan-out)", FanOut(bridge.ring))
         app = bridge.app_for(Principal(host.name, Role.ADMIN))
-        near, far = (Link(app, calls, _hear_nothing, first_id=number) for number in (1, 2))
+        near, far = (Link(app, own_calls, _hear_nothing, first_id=number) for number in (1, 2))
         async with (
             AsyncBridgeClient.over(LinkTransport(near), "http://bridge") as hub,
             host.running(),
+            calls,
+            open_tasks() as group,
         ):
-            await host.load(config.plugins, settings=settings or {}, hub=hub)
-            bridge.open_site()
-            connect(near, far, group)
-            group.start_soon(expire_calls, near)
-            group.start_soon(registry.run)
-            group.start_soon(_sweep, bridge.authenticator)
-            async with serve(_with_cors(bridge, config), config) as url:
-                bridge.url = await anyio.to_thread.run_sync(public_url, url, config)
-                await anyio.to_thread.run_sync(leave_traces, state_dir, bridge.url, config.cert)
-                yield bridge
+            try:
+                await host.load(config.plugins, settings=settings or {}, hub=hub)
+                bridge.open_site()
+                connect(near, far, carriers)
+                carriers.start_soon(expire_calls, near)
+                group.start_soon(registry.run)
+                group.start_soon(_sweep, bridge.authenticator)
+                async with serve(_with_cors(bridge, config), config) as url:
+                    bridge.url = await anyio.to_thread.run_sync(public_url, url, config)
+                    await anyio.to_thread.run_sync(leave_traces, state_dir, bridge.url, config.cert)
+                    yield bridge
+            except BaseException:  # what carries the plugins' own calls may be cancelled as well
+                near.end(ConnectionLost("the bridge stops"))
+                raise
+            finally:
+                registry.end(ConnectionLost("the bridge stops"))
 
 
 async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:

@@ -251,18 +251,18 @@ async def open_endpoint(
             calls,
             open_tasks() as group,
         ):
-            await plugin_host.load(
-                config.plugins,
-                settings=settings or {},
-                hub=hub,
-                bridge=access,
-                available=available,
-            )
-            endpoint.open_site()
-            plugin_host.hooks.topology_changed(endpoint.topology)
-            group.start_soon(endpoint.stay_linked)
-            group.start_soon(expire_calls, endpoint.link)
             try:
+                await plugin_host.load(
+                    config.plugins,
+                    settings=settings or {},
+                    hub=hub,
+                    bridge=access,
+                    available=available,
+                )
+                endpoint.open_site()
+                plugin_host.hooks.topology_changed(endpoint.topology)
+                group.start_soon(endpoint.stay_linked)
+                group.start_soon(expire_calls, endpoint.link)
                 yield endpoint
                 await endpoint.leave()
             finally:

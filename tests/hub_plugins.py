@@ -1,13 +1,16 @@
 """Be plugins that call others through the hub, before their host is there for others and after."""
 
 import anyio
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from orbit_core import OrbitError, hookimpl
 from orbit_core.context import PluginContext
 
 EARLY = f"{__name__}:EarlyPlugin"
 LATE = f"{__name__}:LatePlugin"
+LAST = f"{__name__}:LastPlugin"
 
 
 class EarlyPlugin:
@@ -34,6 +37,7 @@ class LatePlugin:
     """Wait for an answer until its host stops, ask again, and once more when told to let go."""
 
     plugin_name = "late"
+    last = "/endpoints"
 
     def __init__(self, context: PluginContext, name: str) -> None:
         self.asks = anyio.Event()
@@ -42,8 +46,15 @@ class LatePlugin:
     @hookimpl
     def register_routes(self, context: PluginContext) -> list[BaseRoute]:
         context.background(self._wait, context)
-        context.on_stop(lambda: self._ask(context, "GET", "/endpoints"))
-        return []
+        context.on_stop(lambda: self._ask(context, "GET", self.last))
+        return [Route("/wait", self._serve)]
+
+    async def _serve(self, request: Request) -> Response:
+        self.answers.append("asked")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.answers.append("left")
 
     async def _wait(self, context: PluginContext) -> None:
         await self.asks.wait()
@@ -56,3 +67,9 @@ class LatePlugin:
             self.answers.append("answered")
         except OrbitError as error:
             self.answers.append(error.detail)
+
+
+class LastPlugin(LatePlugin):
+    """Ask an endpoint when told to let go."""
+
+    last = "/node/plugins"

@@ -14,7 +14,6 @@ from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
 from tests.asking import fault, fault_code, opened
-from tests.hub_plugins import LATE
 from tests.joining import endpoint_token, handshake, joined_by_hand, refused
 from tests.offering import offer
 from tests.probe_plugin import PROBE, probe_of
@@ -438,17 +437,6 @@ async def test_an_endpoint_calls_a_plugin_that_the_bridge_hosts(tmp_path, monkey
     async with open_deployment(tmp_path, plugins=plugins, config=config) as deployment:
         hub = probe_of(deployment.endpoints["node"]).context.hub
         assert await hub.request("GET", "/bridge/probe/item/7") == {"item": "7"}
-
-
-async def test_a_plugin_that_the_bridge_hosts_is_answered_until_it_has_let_go(
-    tmp_path, monkeypatch
-):
-    offer(tmp_path, monkeypatch, f"[orbit.plugins]\nlate = {LATE}\n")
-    config = BridgeConfig(port=0, plugins=["late"])
-    async with open_deployment(tmp_path, config=config) as deployment:
-        plugin = deployment.bridge.host.plugins.served["late"].plugin
-
-    assert plugin.answers == ["answered"]
 
 
 async def test_a_wrong_method_below_bridge_is_told_the_right_one(admin):

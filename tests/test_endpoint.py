@@ -240,6 +240,16 @@ async def test_a_plugin_of_an_endpoint_that_stops_is_told_so_by_its_calls(deploy
     assert plugin.answers == ["endpoint other stops"] * 3
 
 
+async def test_a_plugin_of_an_endpoint_that_is_cancelled_waits_for_nothing(deployment):
+    with anyio.CancelScope() as scope:
+        async with deployment.endpoint("other", [LATE]) as endpoint:
+            plugin = endpoint.host.plugins.served["late"].plugin
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert plugin.answers == ["endpoint other stops"]
+
+
 async def test_an_endpoint_dials_on_while_its_bridge_is_away(deployment, tmp_path, caplog):
     config = lonely(deployment, tmp_path, url="http://127.0.0.1:9")
     async with open_endpoint(config, HOST, token="x") as endpoint:

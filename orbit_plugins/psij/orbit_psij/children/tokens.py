@@ -51,7 +51,5 @@ class ChildTokens:
             except OrbitError as error:
                 logger.warning("the token of %s is not revoked yet: %s", name, error.detail)
                 await anyio.sleep(RETRY_INTERVAL)
-            except RuntimeError:  # the hub is closed: the next start of this endpoint goes on
-                await anyio.sleep_forever()
             else:
                 return
