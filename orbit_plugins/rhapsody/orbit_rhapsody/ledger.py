@@ -39,7 +39,11 @@ class Ledger:
 
     async def open(self, prepare: Callable[[Connection], T]) -> T:
         """Open or make the file with ``prepare``. Raises StateUnavailable."""
-        return await self._in_thread(self._open, prepare)
+        try:
+            return await self._in_thread(self._open, prepare)
+        except BaseException:
+            self._stop()
+            raise
 
     async def execute(self, operation: Callable[[Connection], T]) -> T:
         """Return what ``operation`` does in a transaction, which outlives this process.
@@ -69,7 +73,12 @@ class Ledger:
 
     async def close(self) -> None:
         """Take no further operations."""
-        await self._in_thread(self._close)
+        try:
+            await self._in_thread(self._close)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
         self._writer.stop()
         self._syncer.stop()
 

@@ -89,7 +89,8 @@ class Line:
     ) -> None:
         """Send a submit.
 
-        ``on_accept`` is called once the endpoint has it, or ``on_doubt`` where nobody knows.
+        ``on_accept`` is called once the endpoint has it. ``on_doubt`` is where it declined, where
+        nobody knows, and at once where a submit does not go this way.
         """
         now = self._loop.time()
         if len(body) > LIMIT or now < self._rests_until:

@@ -33,7 +33,7 @@ LONGEST_WAIT = 60.0
 """Seconds that one request waits at most."""
 
 FEED_LIMIT, FEED_CALLS, FEED_KEY = 256 * 1024, 64, 64
-"""Of a request that goes on: bytes of a submit, submits at a time, and bytes of their keys."""
+"""Of a request that goes on: bytes of a submit, submits that wait for the disk, bytes of a key."""
 
 MSGPACK = "application/msgpack"
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgpack
 
 from orbit_core import PluginSession
@@ -155,7 +156,7 @@ class RhapsodySession(PluginSession):
     async def take(
         self, raw: bytes, decode: Callable[[bytes], Any], key: str, on_end: Callable[[], None]
     ) -> None:
-        """Accept tasks, as `submit` does, and return when they have begun.
+        """Accept tasks, as `submit` does, and return when they wait for their turn.
 
         Who follows the results is told whether that went well, and ``on_end`` called, once they are
         on disk.
@@ -165,6 +166,7 @@ class RhapsodySession(PluginSession):
         except OrbitError as error:
             self._decline(key, error)
             on_end()
+            await anyio.lowlevel.checkpoint()  # refusing many in a row leaves time for others
         else:
             self._engine.when_kept(partial(self._tell_kept, key, uids, on_end))
 

@@ -36,7 +36,7 @@ class Worker:
     async def run(  # type: ignore[return]  # a shield swallows nothing
         self, function: Callable[..., T], *arguments: object
     ) -> T:
-        """Return what ``function(*arguments)`` does there; who is cancelled waits for it, too.
+        """Return what ``function(*arguments)`` does there; a cancelled scope waits for it, too.
 
         Raises WorkerStopped, and what the function does.
         """
@@ -57,6 +57,8 @@ class Worker:
             done, call = job
             try:
                 tell = partial(_settle, done, call())
+            except StopIteration as error:  # a future takes none
+                tell = partial(_fail, done, RuntimeError(f"{call} raised {error!r}"))
             except BaseException as error:  # noqa: BLE001  # raised where it is waited for
                 tell = partial(_fail, done, error)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from orbit_rhapsody import AsyncOrbitExecutor, RhapsodyClient, line
@@ -121,6 +122,28 @@ async def test_what_is_no_submit_ends_the_request(
 
     with pytest.raises(InvalidBody, match=words):
         await rhapsody.feed(submits())
+
+
+async def test_many_submits_that_are_refused_leave_time_for_others(
+    rhapsody: RhapsodyClient,
+) -> None:
+    refused = pack(["", b""])
+    turns = 0
+
+    async def submits() -> Submits:
+        yield refused * 50_000
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(turn)
+        await rhapsody.feed(submits())
+        group.cancel_scope.cancel()
+    assert turns > 50_000
 
 
 async def test_large_submits_may_come_close_together(rhapsody: RhapsodyClient) -> None:

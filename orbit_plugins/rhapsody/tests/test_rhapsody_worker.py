@@ -38,6 +38,11 @@ async def test_what_a_function_raises_comes_out_and_ends_nothing(worker: Worker)
     assert await worker.run(int, "3") == 3
 
 
+async def test_what_no_future_takes_comes_out_as_something_else(worker: Worker) -> None:
+    with pytest.raises(RuntimeError, match=r"raised StopIteration\(\)"):
+        await worker.run(next, iter(()))
+
+
 async def test_who_is_cancelled_waits_for_the_end(worker: Worker) -> None:
     begun, go = threading.Event(), threading.Event()
     done = []
@@ -69,3 +74,12 @@ async def test_a_ledger_that_is_closed_says_so(tmp_path: Path) -> None:
         await ledger.execute(lambda connection: None)
     with pytest.raises(StateUnavailable, match="cannot be kept"):
         await ledger.execute_one(lambda connection: None)
+
+
+async def test_a_ledger_that_cannot_be_opened_leaves_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    ledger = Ledger(tmp_path / "nowhere" / "ledger.sqlite3")
+    with pytest.raises(StateUnavailable, match="cannot be kept"):
+        await ledger.open(lambda connection: None)
+    while threading.active_count() > before:
+        await anyio.sleep(0.01)
