@@ -221,12 +221,15 @@ async def test_submissions_cut_by_a_kill_are_repeated_and_run_once(site, tmp_pat
     """A caller that is told of the loss repeats its request with its key, and has one job."""
     log, submitted, cut = tmp_path / "log", {}, []
     halfway, is_back = anyio.Event(), anyio.Event()
+    few = anyio.CapacityLimiter(JOBS // 3)  # so that some are under way and others to come
 
     async def submit(psij, number):
         script = shell(f"echo {number} >>{log}")
         while number not in submitted:
             try:
-                submitted[number] = await psij.submit_job(script, idempotency_key=f"key{number}")
+                async with few:
+                    key = f"key{number}"
+                    submitted[number] = await psij.submit_job(script, idempotency_key=key)
             except EndpointLost:
                 cut.append(number)
                 await is_back.wait()
