@@ -176,8 +176,15 @@ class Hooks:
             self._mailboxes[name].call(hook, caller, arguments)
 
 
+class _Manager(pluggy.PluginManager):
+    """Look for hooks where they can be: pluggy looks at every attribute that Python gives, too."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
+
+
 def _new_manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     return manager
 

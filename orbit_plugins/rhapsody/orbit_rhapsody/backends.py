@@ -4,13 +4,13 @@ It is imported, which takes half a second, when the first backend starts.
 """
 
 import asyncio
+import concurrent.futures
 import importlib
 import importlib.util
 import logging
 import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -188,7 +188,7 @@ async def start_backend(name: str, settings: RhapsodySettings, directory: Path) 
     match name:
         case "concurrent" if settings.function_processes:
             context = multiprocessing.get_context("forkserver")
-            pool = ProcessPoolExecutor(workers, mp_context=context)
+            pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
             backend = await rhapsody.get_backend(name, executor=pool)
         case "concurrent":
             threads = DaemonThreads(workers)
