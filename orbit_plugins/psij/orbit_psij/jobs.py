@@ -164,9 +164,10 @@ class Jobs:
             await job.until_over()
 
     async def fail(self, job: Job, error: str) -> None:
-        """Cancel a job that is of no use; it counts as failed, because of ``error``."""
-        job.advance(error=error)
-        await self.cancel(job)
+        """Cancel a job that is of no use, if it is not over; it counts as failed by ``error``."""
+        if not job.record.state.is_final:
+            job.advance(error=error)
+            await self.cancel(job)
 
     async def nodes(self, job: Job) -> list[str]:
         """Return the hosts that a job runs on, as its scheduler calls them.

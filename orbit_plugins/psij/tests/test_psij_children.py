@@ -94,6 +94,22 @@ class Site:
         return [member.name for member in self.deployment.bridge.registry.members]
 
 
+class SlowSpace:
+    """Write a document when it may, and tell that it was asked to."""
+
+    def __init__(self, documents):
+        self._documents = documents
+        self.asked = None
+        self.is_asked = anyio.Event()
+        self.may_go_on = anyio.Event()
+
+    async def put(self, key, value):
+        self.asked = value
+        self.is_asked.set()
+        await self.may_go_on.wait()
+        await self._documents.put(key, value)
+
+
 def processes(*words):
     """Return the command lines of processes in which each word occurs."""
     found = []
@@ -336,6 +352,37 @@ async def test_a_child_that_does_not_reach_the_bridge_is_given_up(tmp_path):
     )
     assert found["reason"].endswith("; tunnel 'auto' tries every way")
     assert (status["state"], status["error"]) == ("FAILED", found["reason"])
+
+
+async def test_how_a_child_is_counts_once_it_is_on_disk(site):
+    children = site.children()
+    documents, held = children._documents, SlowSpace(children._documents)
+    await site.spawn()
+    children._documents = held
+
+    with anyio.fail_after(PATIENCE):
+        await held.is_asked.wait()
+
+    assert held.asked["status"] == "active"
+    assert (await documents.get(NAME))["status"] == "pending"
+    assert (await site.client.tunnel_status(NAME))["status"] == "pending"
+    held.may_go_on.set()
+    assert await site.until_active()
+    assert (await documents.get(NAME))["status"] == "active"
+
+
+async def test_a_child_that_was_given_up_is_ended_after_a_restart(tmp_path):
+    async with open_deployment(tmp_path) as deployment:
+        async with open_login(deployment, tmp_path) as before:
+            await before.spawn(executable=idle(tmp_path))
+            documents = before.children()._documents
+            given_up = {"status": "failed", "reason": "it took too long"}
+            await documents.put(NAME, {**await documents.get(NAME), **given_up})
+        async with open_login(deployment, tmp_path) as site:
+            found = await site.until_clear()
+            assert (found["status"], found["reason"]) == ("failed", "it took too long")
+            status = await site.client.wait_job(found["job_id"], PATIENCE)
+            assert (status["state"], status["error"]) == ("FAILED", "it took too long")
 
 
 async def test_a_job_that_starts_no_child_is_given_up(tmp_path):

@@ -111,8 +111,9 @@ class XGFabricSession(PluginSession):
     async def set_workdir(self, path: str) -> Path:
         """Work in another directory from now on. Raises InvalidWorkdir, StateUnavailable."""
         found = await anyio.to_thread.run_sync(_directory, path)
-        self._home = attrs.evolve(self._home, workdir=str(found))
-        await self._homes.put(self.sid, attrs.asdict(self._home))
+        home = attrs.evolve(self._home, workdir=str(found))
+        await self._homes.put(self.sid, attrs.asdict(home))
+        self._home = home
         self._folder = ConfigFolder(found)
         return found
 

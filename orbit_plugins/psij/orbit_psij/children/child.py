@@ -32,7 +32,10 @@ LINKED_INTERVAL = 5.0
 
 @attrs.define(eq=False)
 class Child:
-    """Be one child: its record, its folder, its job, what it reports, and its reverse tunnel."""
+    """Be one child: its record, its folder, its job, what it reports, and its reverse tunnel.
+
+    Who changes the record holds ``writing`` meanwhile.
+    """
 
     record: ChildRecord
     folder: ChildFolder
@@ -41,6 +44,7 @@ class Child:
     tunnel: Tunnel | None = None
     is_linked: bool = False
     has_reported: bool = False
+    writing: anyio.Lock = attrs.field(factory=anyio.Lock, init=False)
     _changed: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
     @property
@@ -127,7 +131,10 @@ class Keeper:
         while job.record.state in (JobState.NEW, JobState.QUEUED):
             await job.change()
         await self._limit(child, job)
-        if child.record.status == "pending" and not await self._has_linked(child, job):
+        if child.record.status == "pending":
+            await self._see_linked(child, job)
+        if child.record.status == "failed":  # perhaps before this endpoint was started again
+            await self.fail(job, child.record.reason or "")
             return
         while not job.record.state.is_final:
             await self._note_way(child)
@@ -142,7 +149,8 @@ class Keeper:
         except OrbitError as error:
             logger.warning("the token of %s lives on: %s", child.name, error.detail)
 
-    async def _has_linked(self, child: Child, job: Job) -> bool:
+    async def _see_linked(self, child: Child, job: Job) -> None:
+        """Wait until a child is linked, or give it up."""
         begun, heard = time.monotonic(), None
         while not child.is_linked:
             now = time.monotonic()
@@ -151,10 +159,8 @@ class Keeper:
             reason = self._reason(child, now - begun, None if heard is None else now - heard)
             if reason is not None:
                 await self.save(child, status="failed", reason=reason, lost=child.report.lost)
-                await self.fail(job, reason)
-                return False
+                return
             await child.change(LOOK_INTERVAL)
-        return True
 
     def _reason(self, child: Child, waited: float, tried: float | None) -> str | None:
         """Return why a child is given up, None if it is not."""

@@ -227,9 +227,15 @@ class Children:
             await self._documents.delete(child.name)
 
     async def _save(self, child: Child, **changes: Any) -> None:
-        """Change a child's record, write it down, and tell its owner."""
-        child.record = attrs.evolve(child.record, **changes)
-        await self._documents.put(child.name, attrs.asdict(child.record))
+        """Change a child's record on disk, then for whoever asks, and tell its owner.
+
+        What was told is true after a crash as well. Once begun it is carried through.
+        """
+        with anyio.CancelScope(shield=True):
+            async with child.writing:
+                record = attrs.evolve(child.record, **changes)
+                await self._documents.put(child.name, attrs.asdict(record))
+                child.record = record
         status = attrs.asdict(child.status())
         self._context.notify("tunnel_status", status, owner=child.record.owner)
 
