@@ -30,6 +30,7 @@ from ._handshake import (
 )
 from ._link import SocketClosed
 from ._tls import advice, trust
+from ._whole_frame import whole_message
 from .config import Access, check_url
 from .errors import ConnectionLost, NoRoute, OrbitError, UnknownRoute, reason_of
 from .plugin_client import document_error, is_error_document
@@ -121,6 +122,14 @@ class DialedSocket(ClientConnection):
         """Tell the link that the buffer has room again."""
         super().resume_writing()
         self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the usual message over at once."""
+        message = None if self._receive is None else whole_message(self.protocol, data)
+        if message is None or self._receive is None:
+            super().data_received(data)
+        else:
+            self._receive(message)
 
     def process_event(self, event: Any) -> None:
         """Put messages together and hand them over; leave the rest to `websockets`."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 import anyio
 import attrs
 
+from ._change import Change
 from ._wire_events import Received, encode_data
 from .models import Notification, Principal
 
@@ -83,7 +84,7 @@ class EventRing:
         self._oldest = 1
         self._end = 0
         self.listeners = 0
-        self._changed = anyio.Event()
+        self._changed = Change()
         self._topology = b""
         self._topology_version = 0
 
@@ -110,7 +111,7 @@ class EventRing:
         )
         self._bytes += len(encoded)
         self._drop(now)
-        self._changed.set()
+        self._changed.tell()
 
     def _drop(self, now: float) -> None:
         """Forget the oldest events, by bytes and by age."""
@@ -128,7 +129,7 @@ class EventRing:
         """Have listeners told the topology anew."""
         self._topology_version += 1
         self._topology = b""
-        self._changed.set()
+        self._changed.tell()
 
     def _topology_event(self) -> bytes:
         """Return the topology's event without an id."""
@@ -174,8 +175,6 @@ class EventRing:
 
     async def _silence(self) -> bytes:
         """Wait for a change and return nothing, or a comment after `KEEP_ALIVE` seconds."""
-        if self._changed.is_set():
-            self._changed = anyio.Event()
         with anyio.move_on_after(KEEP_ALIVE):
             await self._changed.wait()
             return b""

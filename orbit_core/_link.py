@@ -15,6 +15,7 @@ from typing import Protocol
 import anyio
 from starlette.types import ASGIApp
 
+from ._change import Change
 from ._frames import (
     Frame,
     Kind,
@@ -119,12 +120,13 @@ class Link:
         self._stall: asyncio.TimerHandle | None = None
         self._is_scheduled = False
         self._late: asyncio.TimerHandle | None = None
-        self._room = anyio.Event()
-        self._flushed = anyio.Event()
+        self._room = Change()
+        self._flushed = Change()
         self._next_id = first_id
         self._messages = Messages()
         self._end: OrbitError | None = None
         self.is_broken = False
+        self._new_scope = type(anyio.CancelScope())  # which anyio looks up for each one
 
     @property
     def received(self) -> int:
@@ -147,7 +149,7 @@ class Link:
         except ProtocolError as error:
             self._break(socket, error)
             return
-        self._room.set()
+        self._room.tell()
         self._socket = socket
         socket.listen(partial(self._receive, socket), partial(self._resume, socket))
         self._schedule()
@@ -192,7 +194,7 @@ class Link:
                 stream.fail(error)
         self._messages = Messages()
         self.is_broken = False
-        self._room.set()
+        self._room.tell()
 
     def call(
         self, head: RequestHead, body: bytes, *, fin: bool, deadline: float = DEADLINE
@@ -229,15 +231,11 @@ class Link:
     async def room(self) -> None:
         """Wait until few enough bytes are queued or unacknowledged for another body part."""
         while self._messages.is_full:
-            if self._room.is_set():
-                self._room = anyio.Event()
             await self._room.wait()
 
     async def flush(self) -> None:
         """Wait until what is queued has been given to the socket, if there is one."""
         while self._messages.queued and self._socket is not None:
-            if self._flushed.is_set():
-                self._flushed = anyio.Event()
             await self._flushed.wait()
 
     def forget(self, stream: Stream) -> None:
@@ -257,7 +255,7 @@ class Link:
         logger.warning("giving up a link: more than %d bytes wait for its peer", HELD_LIMIT)
         self.is_broken = True
         self._messages.forget()
-        self._room.set()
+        self._room.tell()
         if self._socket is not None:
             self._socket.abort()
 
@@ -267,7 +265,7 @@ class Link:
     def _detach(self) -> None:
         self._socket = None
         self._end_stall()
-        self._flushed.set()
+        self._flushed.tell()
 
     def _schedule(self) -> None:
         """Send in the next turn of the loop: what comes until then travels along.
@@ -282,7 +280,8 @@ class Link:
 
     def _drain(self) -> None:
         self._is_scheduled = False
-        self._write()
+        if self._messages.has_next:
+            self._write()
 
     def _write(self) -> None:
         """Give the socket what is queued, as far as it takes that."""
@@ -295,9 +294,9 @@ class Link:
         except SocketClosed:
             return
         if not self._messages.queued:
-            self._flushed.set()
+            self._flushed.tell()
         if not self._messages.is_full:
-            self._room.set()
+            self._room.tell()
         if socket.is_busy and self._stall is None:
             self._watch(socket)
 
@@ -342,7 +341,7 @@ class Link:
     def _take(self, message: bytes) -> None:
         acknowledged, frames = split_message(message)
         if self._messages.acknowledge(acknowledged):
-            self._room.set()
+            self._room.tell()
         empty = True
         for frame in frames:
             empty = False
@@ -401,7 +400,7 @@ class Link:
         """Serve one of the peer's calls; a cancelled call cancels its handler."""
         call = ServedCall(stream)
         try:
-            with anyio.CancelScope() as stream.scope:
+            with self._new_scope() as stream.scope:
                 if stream.error is None:
                     await self._app(scope_of(head), call.receive, call.send)
         except ResponseAborted as aborted:

@@ -55,6 +55,11 @@ class Messages:
         """Tell whether body parts are to wait."""
         return self.queued > QUEUE_HIGH or self._unacknowledged_bytes > UNACKNOWLEDGED_HIGH
 
+    @property
+    def has_next(self) -> bool:
+        """Tell whether there is something to send."""
+        return bool(self._queue or self._resend or self._is_late or self._owes_acknowledgement())
+
     def put(self, kind: Kind, stream: int, payload: bytes, *, fin: bool) -> None:
         """Queue a frame."""
         self._queue.append(frame_header(kind, stream, len(payload), fin=fin))

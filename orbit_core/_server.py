@@ -27,6 +27,7 @@ from ._frames import SOCKET_LIMIT
 from ._handshake import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._http import HttpProtocol
 from ._link import SocketClosed
+from ._whole_frame import whole_message
 from .config import BridgeConfig, check_private
 from .errors import ConfigError
 
@@ -103,6 +104,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Tell the link that the buffer has room again."""
         super().resume_writing()
         self._resume()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand the usual message over at once."""
+        message = None if self._receive is None else whole_message(self.conn, data)
+        if message is None:
+            super().data_received(data)
+        else:
+            self._hand_over(message)
 
     def handle_connect(self, event: Any) -> None:
         """Put the socket where the application finds it."""
