@@ -8,14 +8,16 @@ from typing import Any
 
 from websockets import frames
 from websockets.protocol import SERVER, Protocol, State
-from websockets.streams import StreamReader
 
 _LAST_BINARY = 0x82
 _MASKED = 0x80
 _TWO_MORE, _EIGHT_MORE = 126, 127
 """A frame's first byte, and what its second says (RFC 6455, section 5.2)."""
 
-_BETWEEN_FRAMES = StreamReader.at_eof.__code__
+_BETWEEN_FRAMES = "at_eof"
+"""Where the parser is when no frame has begun: it asks whether there will be another one."""
+
+_unmask = getattr(frames, "apply_mask", None)  # the compiled one, if there is
 
 
 def whole_message(protocol: Protocol, data: bytes) -> bytes | None:
@@ -34,20 +36,20 @@ def whole_message(protocol: Protocol, data: bytes) -> bytes | None:
     if not is_masked:
         return data[start:] if len(data) == start + length else None
     end_of_mask = start + 4
-    if len(data) != end_of_mask + length:
+    if len(data) != end_of_mask + length or _unmask is None:
         return None
-    unmask = frames.apply_mask  # type: ignore[attr-defined]  # the compiled one, if there is
-    return bytes(unmask(data[end_of_mask:], data[start:end_of_mask]))
+    return bytes(_unmask(data[end_of_mask:], data[start:end_of_mask]))
 
 
 def _expects_message(protocol: Protocol) -> bool:
     """Tell whether the next byte is the first of a message; False also if that cannot be told.
 
-    The parser, a generator, does not tell: it is where it waits for the end of the stream.
+    The parser, a generator, does not tell, but where it waits does. All this is its own affair, and
+    may be called otherwise in another version, whose parser then reads everything.
     """
-    if protocol.state is not State.OPEN or protocol.current_size is not None:
+    if protocol.state is not State.OPEN or getattr(protocol, "current_size", True) is not None:
         return False
-    place: Any = protocol.parser
+    place: Any = getattr(protocol, "parser", None)
     while (inner := getattr(place, "gi_yieldfrom", None)) is not None:
         place = inner
-    return getattr(place, "gi_code", None) is _BETWEEN_FRAMES
+    return getattr(getattr(place, "gi_code", None), "co_name", "") == _BETWEEN_FRAMES

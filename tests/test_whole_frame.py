@@ -112,6 +112,14 @@ def test_nothing_is_taken_before_the_handshake_is_over():
 
 
 @SIDES
+@pytest.mark.parametrize("name", ["current_size", "parser"])
+def test_all_is_for_a_parser_that_calls_its_state_otherwise(side, name):
+    protocol = open_pair()[side]
+    vars(protocol)["renamed"] = vars(protocol).pop(name)
+    assert whole_message(protocol, frame(protocol)) is None
+
+
+@SIDES
 @given(st.data())
 def test_what_is_taken_is_what_the_parser_finds(side, data):
     protocol = open_pair()[side]

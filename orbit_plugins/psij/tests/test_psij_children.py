@@ -110,6 +110,13 @@ class SlowSpace:
         await self._documents.put(key, value)
 
 
+class FullSpace:
+    """Write nothing any more."""
+
+    async def put(self, key, value):
+        raise StateUnavailable("the disk is full")
+
+
 def processes(*words):
     """Return the command lines of processes in which each word occurs."""
     found = []
@@ -360,15 +367,29 @@ async def test_how_a_child_is_counts_once_it_is_on_disk(site):
     await site.spawn()
     children._documents = held
 
-    with anyio.fail_after(PATIENCE):
-        await held.is_asked.wait()
+    try:
+        with anyio.fail_after(PATIENCE):
+            await held.is_asked.wait()
+        assert held.asked["status"] == "active"
+        assert (await documents.get(NAME))["status"] == "pending"
+        assert (await site.client.tunnel_status(NAME))["status"] == "pending"
+    finally:
+        held.may_go_on.set()
 
-    assert held.asked["status"] == "active"
-    assert (await documents.get(NAME))["status"] == "pending"
-    assert (await site.client.tunnel_status(NAME))["status"] == "pending"
-    held.may_go_on.set()
     assert await site.until_active()
     assert (await documents.get(NAME))["status"] == "active"
+
+
+async def test_a_child_lives_and_ends_although_nothing_can_be_written(site, caplog):
+    children = site.children()
+    await site.spawn()
+    children._documents = FullSpace()
+
+    assert (await site.until_active())["stage"] == "ready"
+    await site.client.stop_child(NAME)
+    assert (await site.until_clear())["status"] == "done"
+
+    assert "how the child login.gpu is would be lost now: the disk is full" in caplog.text
 
 
 async def test_a_child_that_was_given_up_is_ended_after_a_restart(tmp_path):
@@ -383,6 +404,30 @@ async def test_a_child_that_was_given_up_is_ended_after_a_restart(tmp_path):
             assert (found["status"], found["reason"]) == ("failed", "it took too long")
             status = await site.client.wait_job(found["job_id"], PATIENCE)
             assert (status["state"], status["error"]) == ("FAILED", "it took too long")
+
+
+async def test_a_job_that_ended_by_itself_is_not_ended_after_a_restart(tmp_path):
+    program = tmp_path / "done"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    async with open_deployment(tmp_path) as deployment:
+        async with open_login(deployment, tmp_path) as before:
+            made = await before.spawn(executable=str(program))
+            found = await before.until_clear()
+            assert (found["status"], found["job_state"]) == ("failed", "COMPLETED")
+            children = before.children()._documents
+            journal = before.login.host.plugins.served["psij"].plugin.jobs._journal
+            await journal.flush()
+            # As if the process had died before it could write how the job ended.
+            await children.put(NAME, {**await children.get(NAME), "is_clear": False})
+            job = await journal._documents.get(made["job_id"])
+            await journal._documents.put(made["job_id"], {**job, "state": "ACTIVE"})
+        async with open_login(deployment, tmp_path) as site:
+            status = await site.client.wait_job(made["job_id"], PATIENCE)
+            assert (status["state"], status["exit_code"]) == ("COMPLETED", 0)
+            await site.until(lambda found: found["is_clear"])
+            status = await site.client.get_job_status(made["job_id"])
+            assert (status["state"], status["error"]) == ("COMPLETED", None)
 
 
 async def test_a_job_that_starts_no_child_is_given_up(tmp_path):

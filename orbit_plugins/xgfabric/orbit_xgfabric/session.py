@@ -112,9 +112,10 @@ class XGFabricSession(PluginSession):
         """Work in another directory from now on. Raises InvalidWorkdir, StateUnavailable."""
         found = await anyio.to_thread.run_sync(_directory, path)
         home = attrs.evolve(self._home, workdir=str(found))
-        await self._homes.put(self.sid, attrs.asdict(home))
-        self._home = home
-        self._folder = ConfigFolder(found)
+        with anyio.CancelScope(shield=True):  # what is on disk is also here
+            await self._homes.put(self.sid, attrs.asdict(home))
+            self._home = home
+            self._folder = ConfigFolder(found)
         return found
 
     async def list_configs(self) -> list[ConfigSummary]:

@@ -130,11 +130,12 @@ class Keeper:
         """See a child from its job's start to its link, or give it up, and then watch its way."""
         while job.record.state in (JobState.NEW, JobState.QUEUED):
             await job.change()
-        await self._limit(child, job)
         if child.record.status == "pending":
+            await self._limit(child, job)
             await self._see_linked(child, job)
         if child.record.status == "failed":  # perhaps before this endpoint was started again
-            await self.fail(job, child.record.reason or "")
+            if child.record.ended is None:
+                await self.fail(job, child.record.reason or "")
             return
         while not job.record.state.is_final:
             await self._note_way(child)

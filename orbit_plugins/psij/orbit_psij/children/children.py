@@ -162,7 +162,7 @@ class Children:
         return child
 
     async def _start(self, session: PluginSession, child: Child, wanted: ChildSubmission) -> Job:
-        await self._save(child)
+        await self._write(child)
         token = await self._tokens.mint(child.name)
         spec, cert = wanted.submission.job_spec, self._context.bridge_cert
         await anyio.to_thread.run_sync(
@@ -227,17 +227,30 @@ class Children:
             await self._documents.delete(child.name)
 
     async def _save(self, child: Child, **changes: Any) -> None:
-        """Change a child's record on disk, then for whoever asks, and tell its owner.
+        """Change a child's record, and tell its owner; if it cannot be written, that is logged.
 
-        What was told is true after a crash as well. Once begun it is carried through.
+        The next change is written with all that went before.
+        """
+        try:
+            await self._write(child, **changes)
+        except StateUnavailable as error:
+            logger.error("how the child %s is would be lost now: %s", child.name, error.detail)
+        status = attrs.asdict(child.status())
+        self._context.notify("tunnel_status", status, owner=child.record.owner)
+
+    async def _write(self, child: Child, **changes: Any) -> None:
+        """Change a child's record on disk, then for whoever asks. Raises StateUnavailable.
+
+        What was told is true after a crash as well. Once begun it is carried through, and it counts
+        even if it cannot be written.
         """
         with anyio.CancelScope(shield=True):
             async with child.writing:
                 record = attrs.evolve(child.record, **changes)
-                await self._documents.put(child.name, attrs.asdict(record))
-                child.record = record
-        status = attrs.asdict(child.status())
-        self._context.notify("tunnel_status", status, owner=child.record.owner)
+                try:
+                    await self._documents.put(child.name, attrs.asdict(record))
+                finally:
+                    child.record = record
 
     def _child(self, record: ChildRecord) -> Child:
         return Child(record, ChildFolder(self._folders / record.folder))
