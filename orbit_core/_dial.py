@@ -16,6 +16,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 
+from ._carrier import SocketClosed
 from ._frames import LINK_VERSION, SOCKET_LIMIT
 from ._handshake import (
     ENDPOINT,
@@ -28,7 +29,6 @@ from ._handshake import (
     VERSION,
     unsent_bytes,
 )
-from ._link import SocketClosed
 from ._tls import advice, trust
 from ._whole_frame import whole_message
 from .config import Access, check_url

@@ -10,9 +10,10 @@ import anyio
 import attrs
 from starlette.types import ASGIApp
 
+from ._carrier import Socket
 from ._codec import from_wire, to_data
 from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
-from ._link import CALL_LIMIT, Link, Socket
+from ._link import CALL_LIMIT, Link
 from ._tasks import Starter
 from ._wire_events import unpack_event
 from .errors import (

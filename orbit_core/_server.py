@@ -23,10 +23,10 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
+from ._carrier import SocketClosed
 from ._frames import SOCKET_LIMIT
 from ._handshake import PING_INTERVAL, PING_TIMEOUT, unsent_bytes
 from ._http import HttpProtocol
-from ._link import SocketClosed
 from ._whole_frame import whole_message
 from .config import BridgeConfig, check_private
 from .errors import ConfigError

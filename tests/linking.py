@@ -4,8 +4,9 @@ import asyncio
 
 import anyio
 
+from orbit_core._carrier import SocketClosed
 from orbit_core._frames import RequestHead
-from orbit_core._link import Link, SocketClosed
+from orbit_core._link import Link
 from tests.waiting import until
 
 

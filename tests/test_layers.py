@@ -20,7 +20,8 @@ ROWS = [
     "_codec _store _lock _frames _session _lifetimes _cookies",
     "_messages",
     "ways.ssh ways.upstream ways.relay",
-    "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream",
+    "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream "
+    "_carrier",
     "_served",
     "hookspecs sessions _description _link _events _http _server _watchdog host_role",
     "_hooks plugins plugin _registry _host _link_transport _transport _pipe _answer _event_stream",

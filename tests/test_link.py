@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.responses import JSONResponse, Response
 
-from orbit_core import _link
+from orbit_core import _carrier, _link
+from orbit_core._carrier import HELD_LIMIT
 from orbit_core._frames import (
     CHUNK,
     Kind,
@@ -21,13 +22,7 @@ from orbit_core._frames import (
     pack_response,
     split_message,
 )
-from orbit_core._link import (
-    CALL_LIMIT,
-    FEW,
-    HELD_LIMIT,
-    UNACKNOWLEDGED_LIMIT,
-    Link,
-)
+from orbit_core._link import CALL_LIMIT, FEW, UNACKNOWLEDGED_LIMIT, Link
 from orbit_core._messages import UNACKNOWLEDGED_HIGH
 from orbit_core._stream import WINDOW
 from orbit_core.errors import (
@@ -318,7 +313,7 @@ async def test_what_arrived_is_acknowledged_and_dropped():
             links.endpoint.send(Kind.EVENT, 0, b"%d" % number)
             await anyio.lowlevel.checkpoint()
         await until(lambda: len(links.heard) == 200)
-        await until(lambda: len(links.endpoint._messages._unacknowledged) < 64)
+        await until(lambda: len(links.endpoint._carrier._messages._unacknowledged) < 64)
 
 
 async def test_a_new_link_ends_the_calls_and_forgets_what_waits():
@@ -382,7 +377,7 @@ async def test_a_handler_of_an_ended_call_cannot_answer_a_later_one():
         await until(lambda: links.endpoint.served)
         links.endpoint.reset(ConnectionLost("the bridge was restarted"))
         await until(lambda: told)
-        assert not links.endpoint._messages._queue
+        assert not links.endpoint._carrier._messages._queue
 
 
 async def test_notifications_are_refused_when_megabytes_wait():
@@ -432,9 +427,9 @@ async def test_a_body_waits_for_a_peer_that_gives_credit_but_acknowledges_nothin
                 group.start_soon(partial(stream.write, LARGE, fin=True))
         await until(lambda: peer.taken > UNACKNOWLEDGED_HIGH)
         await anyio.wait_all_tasks_blocked()
-        assert link._messages.held < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
+        assert link._carrier._messages.held < UNACKNOWLEDGED_HIGH + 2**21 + 2**20
         assert not link.is_broken
-        peer.say(received=len(link._messages._unacknowledged))
+        peer.say(received=len(link._carrier._messages._unacknowledged))
         before = peer.taken
         await until(lambda: peer.taken > before)
         group.cancel_scope.cancel()
@@ -449,7 +444,7 @@ async def test_a_link_is_given_up_when_too_much_waits_for_the_peer(attached, cap
             link.send(Kind.TOPOLOGY, 0, bytes(2**20))
             await anyio.lowlevel.checkpoint()
         assert link.is_broken
-        assert link._messages.held < 2**21
+        assert link._carrier._messages.held < 2**21
         assert peer is None or peer.wire.is_closed
         group.cancel_scope.cancel()
     assert "giving up a link" in caplog.text
@@ -498,10 +493,10 @@ async def test_the_room_of_a_socket_that_was_left_is_none_of_the_next_one():
         await links.reconnect(size=0)
         links.endpoint.send(Kind.EVENT, 0, b"waits")
         await anyio.wait_all_tasks_blocked()
-        stall = links.endpoint._stall
+        stall = links.endpoint._carrier._stall
         assert stall is not None
         left.resume()
-        assert links.endpoint._stall is stall
+        assert links.endpoint._carrier._stall is stall
 
 
 async def test_an_empty_part_that_ends_nothing_is_not_sent():
@@ -518,7 +513,7 @@ async def test_an_empty_part_that_ends_nothing_is_not_sent():
 
 
 async def test_a_socket_that_takes_nothing_is_cut(monkeypatch):
-    monkeypatch.setattr(_link, "STALL", 0.05)
+    monkeypatch.setattr(_carrier, "STALL", 0.05)
     async with anyio.create_task_group() as group:
         link = Link(echo, group, lambda kind, payload: None, first_id=1)
         near, _ = wires(size=0)
@@ -533,7 +528,7 @@ async def test_a_socket_that_still_moves_is_not_cut(monkeypatch):
         unsent = property(lambda self: left.pop(0))
 
     left = [9, 8, 7, 7]
-    monkeypatch.setattr(_link, "STALL", 0.01)
+    monkeypatch.setattr(_carrier, "STALL", 0.01)
     async with anyio.create_task_group() as group:
         link = Link(echo, group, lambda kind, payload: None, first_id=1)
         near, far = SlowWire(0), Wire(0)
@@ -601,8 +596,8 @@ async def test_a_late_or_unknown_frame_is_ignored(kind):
 
 
 async def test_a_single_message_is_acknowledged_before_long(monkeypatch):
-    monkeypatch.setattr(_link, "ACK_DELAY", 0.01)
+    monkeypatch.setattr(_carrier, "ACK_DELAY", 0.01)
     async with pair() as links:
         links.bridge.send_event(b"news")
         await until(lambda: links.heard)
-        await until(lambda: not links.bridge._messages._unacknowledged)
+        await until(lambda: not links.bridge._carrier._messages._unacknowledged)

@@ -128,7 +128,7 @@ async def test_what_comes_together_with_a_goodbye_counts(tmp_path, caplog):
 async def test_a_call_on_a_socket_that_was_just_cut_goes_out_on_the_next_one(tmp_path):
     async with open_deployment(tmp_path, plugins={"node": [PROBE]}) as deployment:
         link = deployment.bridge.registry.get("node").link
-        link._socket.abort()
+        link._carrier._socket.abort()
         stream = link.call(RequestHead("GET", b"/nothing", [], {}), b"", fin=True)
         with anyio.fail_after(30):
             assert (await stream.response()).status == 404
