@@ -10,8 +10,8 @@ from sites import TOKEN
 from orbit_core._codec import to_data
 from orbit_core._dial import Credentials, dial
 from orbit_core._frames import Kind, pack_value
+from orbit_core._hello import Hello
 from orbit_core._link import Link
-from orbit_core._registry import Hello
 from orbit_core.config import Access
 
 

@@ -7,7 +7,7 @@ import anyio
 
 from ._codec import from_wire, parse_json
 from ._frames import RequestHead
-from ._registry import Member
+from ._member import Member
 from .errors import BodyTooLarge, OrbitError
 from .models import HostDescription, Role
 

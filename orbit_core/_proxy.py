@@ -11,7 +11,8 @@ from ._answer import CLIENT_LEFT, HOP_BY_HOP, Answer
 from ._cookies import COOKIE
 from ._frames import CHUNK, Headers, RequestHead
 from ._http import Connection
-from ._registry import Member, Registry
+from ._member import Member
+from ._registry import Registry
 from ._stream import Stream
 from .errors import (
     BadRequest,

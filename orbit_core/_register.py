@@ -5,8 +5,9 @@ from starlette.types import Receive, Scope, Send
 
 from ._frames import LINK_VERSION
 from ._handshake import ENDPOINT, PATH, PROCESS, RECEIVED, RESUME_KEY, VERSION
+from ._member import Applicant
 from ._rates import RateLimit
-from ._registry import Applicant, Registry
+from ._registry import Registry
 from ._server import SocketProtocol
 from .auth import ANYBODY, Authenticator
 from .errors import (

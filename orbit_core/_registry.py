@@ -7,35 +7,17 @@ from collections.abc import Callable
 from functools import partial
 
 import anyio
-import attrs
 from starlette.types import ASGIApp
 
 from ._carrier import Socket
-from ._codec import from_wire, to_data
-from ._frames import Kind, ProtocolError, pack_joined, pack_value, unpack_map
-from ._link import CALL_LIMIT, Link
+from ._frames import Kind, ProtocolError, pack_joined, pack_value
+from ._hello import unpack_hello
+from ._link import Link
+from ._member import Applicant, Member
 from ._tasks import Starter
 from ._wire_events import unpack_event
-from .errors import (
-    BadRequest,
-    DeadlineExceeded,
-    EndpointLost,
-    NameInUse,
-    OrbitError,
-    TooManyRequests,
-    UnknownEndpoint,
-)
-from .models import (
-    EndpointInfo,
-    HostDescription,
-    Liveness,
-    Notification,
-    PluginInfo,
-    Principal,
-    Role,
-    Topology,
-    check_name,
-)
+from .errors import DeadlineExceeded, EndpointLost, NameInUse, OrbitError, UnknownEndpoint
+from .models import EndpointInfo, Notification, Principal, Role, Topology
 
 logger = logging.getLogger(__name__)
 
@@ -45,87 +27,12 @@ TOPOLOGY_INTERVAL = 0.2
 HELLO_TIMEOUT = 10.0
 """Seconds after its handshake in which an endpoint must say who it is."""
 
-HELLO_LIMIT = 256 * 1024
-"""Largest hello, in bytes."""
-
 FLUSH_TIMEOUT = 1.0
-
-OWNER_LIMIT = CALL_LIMIT // 4
-"""Calls to one endpoint that the tokens of one owner may have in flight, so that others can, too.
-"""
 
 EXPIRY_INTERVAL = 0.25
 """Seconds between looks for overdue calls."""
 
 Deliver = Callable[[Notification], None]
-
-
-@attrs.frozen
-class Hello:
-    """Say who joins, and whether everybody may call it."""
-
-    role: str = "standalone"
-    version: str = ""
-    plugins: dict[str, PluginInfo] = attrs.field(factory=dict)
-    shared: bool = False
-
-
-@attrs.frozen
-class Applicant:
-    """Hold what a handshake says: name, who vouches, and what proves an earlier registration."""
-
-    name: str
-    owner: str
-    token_id: str
-    address: str
-    process: str
-    resume_key: str | None
-
-
-@attrs.define(eq=False)
-class Member:
-    """Be one registered endpoint; times are on the monotonic clock, ``since`` is the wall's."""
-
-    applicant: Applicant
-    resume_key: str
-    link: Link = attrs.field(init=False)
-    since: float = attrs.field(factory=time.time)
-    admitted: float = attrs.field(factory=time.monotonic)
-    info: EndpointInfo | None = None
-    shared: bool = False
-    packed: bytes = b""
-    has_whole: bool = False
-    suspect_since: float | None = None
-    notifications: int = 0
-    callers: dict[str, int] = attrs.field(factory=dict)
-    descriptions: HostDescription | None = None
-    inquiry: anyio.Lock = attrs.field(factory=anyio.Lock)
-    silent_until: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Return the endpoint's name."""
-        return self.applicant.name
-
-    def count_in(self, owner: str) -> None:
-        """Count one more call of ``owner`` in flight. Raises TooManyRequests."""
-        count = self.callers.get(owner, 0)
-        if count >= OWNER_LIMIT:
-            raise TooManyRequests(
-                f"{OWNER_LIMIT} calls of yours to {self.name} are in flight: wait for some",
-                retry_after=1.0,
-            )
-        self.callers[owner] = count + 1
-
-    def count_out(self, owner: str) -> None:
-        """Count a call of ``owner`` that is over."""
-        count = self.callers.pop(owner)
-        if count > 1:
-            self.callers[owner] = count - 1
-
-    def serves(self, principal: Principal) -> bool:
-        """Tell whether ``principal`` may call it: its plugins act as the user that runs it."""
-        return self.shared or principal.may_call(self.applicant.owner)
 
 
 class Registry:
@@ -182,7 +89,7 @@ class Registry:
         member = self._members.get(applicant.name)
         if member is None:
             return self._add(applicant, secrets.token_urlsafe(24)), False
-        if not _proves(applicant, member):
+        if not member.is_proved_by(applicant):
             held = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(member.since))
             raise NameInUse(
                 f"the endpoint name {member.name!r} is in use "
@@ -256,7 +163,7 @@ class Registry:
     def _welcome(self, member: Member, payload: memoryview) -> None:
         if member.info is not None:
             raise ProtocolError("a second hello")
-        hello = _checked_hello(payload)
+        hello = unpack_hello(payload)
         member.info = EndpointInfo(role=hello.role, plugins=hello.plugins)
         member.shared = hello.shared
         self._note(member)
@@ -281,9 +188,7 @@ class Registry:
     def _note(self, member: Member) -> None:
         """Mark a member for the next announcement, with its present liveness."""
         if member.info is not None:
-            liveness: Liveness = "present" if member.suspect_since is None else "suspect"
-            member.info = attrs.evolve(member.info, liveness=liveness)
-            member.packed = pack_value(member.name) + pack_value(to_data(member.info))
+            member.note_liveness()
             self._changed.add(member.name)
             self._change.set()
 
@@ -342,28 +247,6 @@ class Registry:
         if member.info is None:
             return now - member.admitted > HELLO_TIMEOUT
         return member.suspect_since is not None and now - member.suspect_since > self._grace
-
-
-def _checked_hello(payload: memoryview) -> Hello:
-    """Return what an endpoint says of itself, of which everybody is told. Raises ProtocolError."""
-    if len(payload) > HELLO_LIMIT:
-        raise ProtocolError(f"a hello is larger than {HELLO_LIMIT} bytes")
-    try:
-        hello = from_wire(unpack_map(payload), Hello, "hello")
-        for instance in hello.plugins:
-            check_name(instance, "plugin instance")
-        check_name(hello.role, "role")
-    except BadRequest as error:
-        raise ProtocolError(error.detail) from None
-    return hello
-
-
-def _proves(applicant: Applicant, member: Member) -> bool:
-    """Tell whether an applicant is the endpoint that holds the name."""
-    same_key = secrets.compare_digest(
-        member.resume_key.encode(), (applicant.resume_key or "").encode()
-    )
-    return same_key and member.applicant.owner == applicant.owner
 
 
 def _overdue(name: str, deadline: float) -> OrbitError:

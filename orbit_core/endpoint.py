@@ -16,10 +16,10 @@ import anyio.to_thread
 from ._codec import from_wire, to_data
 from ._dial import Answer, Credentials, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
+from ._hello import Hello
 from ._host import PluginHost, open_host
 from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
-from ._registry import Hello
 from ._tasks import LightTasks, Starter, open_tasks
 from ._tls import trust
 from ._wire_events import pack_event

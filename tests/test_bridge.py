@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 from orbit_core import _bridge_routes
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, RequestHead, pack_value
-from orbit_core._registry import Hello
+from orbit_core._hello import Hello
 from orbit_core.config import BridgeConfig
 from orbit_core.models import Role
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment

@@ -6,8 +6,8 @@ import pytest
 from orbit_core import _inquiry
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, pack_value
+from orbit_core._hello import Hello
 from orbit_core._link import Link
-from orbit_core._registry import Hello
 from orbit_core.models import PluginInfo
 from orbit_core.testing import ADMIN
 from tests.asking import opened

@@ -9,10 +9,10 @@ from orbit_core import _register
 from orbit_core._codec import to_data
 from orbit_core._dial import FIRST_WAIT, LONGEST_ASKED, Credentials, dial, pause, refusal
 from orbit_core._frames import Kind, pack_value, unpack_map
+from orbit_core._hello import Hello
 from orbit_core._link import Link
 from orbit_core._rates import RateLimit
 from orbit_core._register import ADMISSION_BURST, ADMISSIONS
-from orbit_core._registry import Hello
 from orbit_core.config import Access
 from orbit_core.errors import OrbitError
 from orbit_core.testing import ADMIN

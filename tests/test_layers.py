@@ -22,8 +22,8 @@ ROWS = [
     "ways.ssh ways.upstream ways.relay",
     "values config context _wire_events web auth _idempotency plugin_client _event_reader _stream "
     "_carrier",
-    "_served",
-    "hookspecs sessions _description _link _events _http _server _watchdog host_role",
+    "_served _hello",
+    "hookspecs sessions _description _link _events _http _server _watchdog host_role _member",
     "_hooks plugins plugin _registry _host _link_transport _transport _pipe _answer _event_stream",
     "ways.rendezvous ways.child",
     "client _address _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes "

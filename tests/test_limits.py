@@ -2,7 +2,7 @@ import anyio
 import httpx
 import pytest
 
-from orbit_core import _registry
+from orbit_core import _member
 from orbit_core._rates import RateLimit
 from orbit_core.config import BridgeConfig
 from orbit_core.testing import ADMIN, ALICE, BOB, open_deployment
@@ -77,7 +77,7 @@ async def test_a_request_just_over_the_rate_waits_for_its_turn(deployment):
 
 
 async def test_an_owner_with_many_calls_in_flight_leaves_room_for_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(_registry, "OWNER_LIMIT", 3)
+    monkeypatch.setattr(_member, "OWNER_LIMIT", 3)
     async with (
         open_deployment(tmp_path, plugins={"node": [PROBE]}, shared=True) as deployment,
         await speaking_for(ALICE, deployment) as alice,

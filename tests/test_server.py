@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from orbit_core import _http, _proxy, _server
 from orbit_core._codec import to_data
 from orbit_core._frames import Kind, RequestHead, frame_header, message_header, pack_value
-from orbit_core._registry import Hello
+from orbit_core._hello import Hello
 from orbit_core._server import serve
 from orbit_core.bridge import open_bridge
 from orbit_core.client import AsyncBridgeClient
