@@ -121,7 +121,7 @@ class BridgeClient(blocking_class(AsyncBridgeClient)):  # type: ignore[misc]
         Raises ConfigError if there is none to be found.
         """
         client = AsyncBridgeClient(url, cert, token, **options)
-        client.callbacks_in_threads = True
+        client.callbacks.are_in_threads = True
         with ExitStack() as stack:
             portal = stack.enter_context(
                 start_blocking_portal(backend_options={"use_uvloop": True})

@@ -1,46 +1,32 @@
 """Reach a bridge, its endpoints and their plugins from Python."""
 
-import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
 import httpx
 from anyio.abc import TaskGroup
 
+from ._callbacks import Callbacks, TopologyCallback
 from ._event_reader import Event as Event
 from ._event_reader import read_events
-from ._guard import load, outlive
-from ._tls import trust
-from ._transport import RetryTransport
-from .config import resolve_access
+from ._http_client import CALL_TIMEOUT, connect, http_client
 from .errors import (
-    ConfigError,
     ConnectionLost,
     DeadlineExceeded,
     OrbitError,
     UnknownRoute,
     reason_of,
 )
-from .plugin_client import Callback, PluginClient, error_of
+from .plugin_client import Callback, PluginClient, client_class, error_of
 
 logger = logging.getLogger(__name__)
-
-CLIENTS = "orbit.clients"
-"""Entry-point group that names each plugin type's own client class."""
-
-CALL_TIMEOUT = 600.0
-"""Seconds that a reply may take, unless the client was made with another ``timeout``."""
-
-TopologyCallback = Callable[[dict[str, Any]], Any]
 
 
 class AsyncEndpointClient:
@@ -92,43 +78,6 @@ def _find_instance(plugins: dict[str, Any], name: str) -> str | None:
     return next((instance for instance, plugin in plugins.items() if plugin["type"] == name), None)
 
 
-def client_class(plugin_type: str) -> type[PluginClient]:
-    """Return a plugin type's client class, `PluginClient` where that is not to be had."""
-    for entry in entry_points(group=CLIENTS, name=plugin_type):
-        try:
-            return cast(type[PluginClient], load(entry))
-        except ConfigError as error:
-            logger.warning("the plugin %s has a plain client here: %s", plugin_type, error)
-    return PluginClient
-
-
-def _connect(
-    url: str | None, cert: str | Path | None, token: str | None, timeout: float
-) -> httpx.AsyncClient:
-    """Find the bridge, which reads files, and import what only who dials it needs."""
-    access = resolve_access(url, token, cert)
-    # The system's authorities take a while to read.
-    secure = access.cert is not None or access.url.lower().startswith("https:")
-    eager = import_module("._eager", __package__)
-    transport = eager.EagerTransport(trust(access.cert) if secure else None)
-    headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-    return _http_client(access.url, RetryTransport(transport), headers, timeout)
-
-
-def _http_client(
-    url: str,
-    transport: httpx.AsyncBaseTransport,
-    headers: Mapping[str, str] | None = None,
-    timeout: float = CALL_TIMEOUT,
-) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=url,
-        transport=transport,
-        headers=headers,
-        timeout=httpx.Timeout(30.0, read=timeout),
-    )
-
-
 class AsyncBridgeClient:
     """Reach a bridge. Use it as an asynchronous context manager."""
 
@@ -141,20 +90,18 @@ class AsyncBridgeClient:
         timeout: float = CALL_TIMEOUT,
     ) -> None:
         """Take what names the bridge, over the environment, the configuration, and this host's."""
-        self._connect = partial(_connect, url, cert, token, timeout)
+        self._connect = partial(connect, url, cert, token, timeout)
         self._http: httpx.AsyncClient | None = None
-        self.callbacks_in_threads = False
         self._stack = AsyncExitStack()
         self._group: TaskGroup | None = None
-        self._callbacks: list[tuple[tuple[str | None, str | None, str | None], Callback]] = []
-        self._topology_callbacks: list[TopologyCallback] = []
+        self.callbacks = Callbacks()
         self._listening: anyio.Event | None = None
 
     @classmethod
     def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
         """Return a client that sends through ``transport``, which knows who it speaks for."""
         client = cls()
-        client._connect = partial(_http_client, url, transport)
+        client._connect = partial(http_client, url, transport)
         return client
 
     @property
@@ -236,7 +183,7 @@ class AsyncBridgeClient:
                 )
             if on_heartbeat is not None and now - beat >= heartbeat_interval:
                 beat = now
-                await self._call(on_heartbeat, now - start)
+                await self.callbacks.call(on_heartbeat, now - start)
             await anyio.sleep(
                 min(poll, max(0.0, timeout - (now - start)), 0.05 + (now - start) / 4)
             )
@@ -294,7 +241,7 @@ class AsyncBridgeClient:
         callback: Callback,
     ) -> None:
         """Call ``callback(endpoint, plugin, topic, data)`` for what matches; None is all."""
-        self._callbacks.append(((endpoint_id, plugin_name, topic), callback))
+        self.callbacks.add((endpoint_id, plugin_name, topic), callback)
         self._start_listening()
 
     def unregister_callback(
@@ -305,16 +252,16 @@ class AsyncBridgeClient:
         callback: Callback,
     ) -> None:
         """Stop calling ``callback`` for this."""
-        self._callbacks.remove(((endpoint_id, plugin_name, topic), callback))
+        self.callbacks.remove((endpoint_id, plugin_name, topic), callback)
 
     def register_topology_callback(self, callback: TopologyCallback) -> None:
         """Call ``callback(endpoints)`` with the endpoints by name, now and when they change."""
-        self._topology_callbacks.append(callback)
+        self.callbacks.add_topology(callback)
         self._start_listening()
 
     def unregister_topology_callback(self, callback: TopologyCallback) -> None:
         """Stop calling ``callback``."""
-        self._topology_callbacks.remove(callback)
+        self.callbacks.remove_topology(callback)
 
     async def wait_for_listener(self, timeout: float = 30.0) -> None:
         """Wait until callbacks hear everything from now on. Raises DeadlineExceeded."""
@@ -338,25 +285,6 @@ class AsyncBridgeClient:
             while True:
                 event = await anext(events)
                 listening.set()
-                await self._dispatch(event)
+                await self.callbacks.tell(event)
         except OrbitError as error:
             logger.error("no more notifications arrive: %s", error)
-
-    async def _dispatch(self, event: Event) -> None:
-        if event.kind == "topology":
-            for callback in list(self._topology_callbacks):
-                await self._call(callback, event.data["endpoints"])
-        elif event.kind == "notification":
-            found = (event.data["endpoint"], event.data["plugin"], event.data["topic"])
-            for pattern, notify in list(self._callbacks):
-                if all(want in (None, have) for want, have in zip(pattern, found, strict=True)):
-                    await self._call(notify, *found, event.data["data"])
-
-    async def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        with outlive(logger, "the callback %r failed", callback):
-            if self.callbacks_in_threads:
-                await anyio.to_thread.run_sync(lambda: callback(*arguments))
-            else:
-                result = callback(*arguments)
-                if inspect.isawaitable(result):
-                    await result

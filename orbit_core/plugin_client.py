@@ -4,13 +4,18 @@ import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
 
 import httpx
 
-from .errors import ConnectionLost, OrbitError, reason_of
+from ._guard import load
+from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 
 logger = logging.getLogger(__name__)
+
+CLIENTS = "orbit.clients"
+"""Entry-point group that names each plugin type's own client class."""
 
 Callback = Callable[[str, str, str, Any], Any]
 Registration = Callable[[str | None, str | None, str | None, Callback], None]
@@ -187,6 +192,16 @@ _PATIENT = httpx.Timeout(30.0, read=None)
 
 def _broken(error: httpx.TransportError) -> ConnectionLost:
     return ConnectionLost(f"the connection broke during the reply: {reason_of(error)}")
+
+
+def client_class(plugin_type: str) -> type[PluginClient]:
+    """Return a plugin type's client class, `PluginClient` where that is not to be had."""
+    for entry in entry_points(group=CLIENTS, name=plugin_type):
+        try:
+            return cast(type[PluginClient], load(entry))
+        except ConfigError as error:
+            logger.warning("the plugin %s has a plain client here: %s", plugin_type, error)
+    return PluginClient
 
 
 def error_of(response: httpx.Response, context: str = "") -> OrbitError:

@@ -26,6 +26,7 @@ ROWS = [
     "hookspecs sessions _description _link _events _http _server _watchdog host_role _member",
     "_hooks plugins plugin _registry _host _link_transport _transport _pipe _answer _event_stream",
     "ways.rendezvous ways.child",
+    "_callbacks _http_client",
     "client _address _register _proxy _metrics _openapi _inquiry _child_tokens _bridge_routes "
     "_dial",
     "ways.reach bridge endpoint",
