@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import attrs
@@ -14,6 +15,7 @@ import attrs
 from ._codec import from_wire, to_data
 from ._cookies import Cookies, digest
 from ._store import Space
+from .config import write_private
 from .errors import (
     BadRequest,
     Forbidden,
@@ -271,3 +273,19 @@ def _principal(token: Token) -> Principal:
 
 def _is_over(token: Token) -> bool:
     return token.expires is not None and token.expires <= time.time()
+
+
+async def open_first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
+    """Accept the token that is given as an administrator's, or make one on the first start.
+
+    One that was given to an earlier process, and is not to this, is accepted no more.
+    """
+    await tokens.forget_given(but=given)
+    if given is not None:
+        if tokens.find(given) is None:
+            await tokens.create(Role.ADMIN, "admin", text=given)
+        return
+    path = state_dir / "admin.token"
+    if not (path.exists() and tokens.find(path.read_text().strip())):
+        _, text = await tokens.create(Role.ADMIN, "admin")
+        write_private(path, text)

@@ -1,11 +1,8 @@
 """Be the public hub: let endpoints in, relay requests to them, fan notifications out."""
 
 import logging
-import math
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,16 +21,16 @@ from ._http import Connection
 from ._link import Link
 from ._link_transport import LinkTransport, expire_calls
 from ._metrics import BridgeCollector
+from ._pace import Pace
 from ._pipe import connect
 from ._proxy import HostedCalls, Proxy
-from ._rates import RateLimit
 from ._register import Registrar
 from ._registry import Registry
 from ._server import check_exposure, serve
 from ._tasks import LightTasks, open_tasks
-from .auth import Authenticator, Tokens
+from .auth import Authenticator, Tokens, open_first_token
 from .client import AsyncBridgeClient
-from .config import BridgeConfig, setting, state_home, write_private
+from .config import BridgeConfig, setting, state_home
 from .errors import BadRequest, ConnectionLost, Forbidden, OrbitError, TooManyRequests
 from .hookspecs import hookimpl
 from .models import RESERVED_NAMES, EndpointInfo, HostInfo, HostRole, Notification, Principal, Role
@@ -41,21 +38,8 @@ from .web import Site, error_reply
 
 logger = logging.getLogger(__name__)
 
-_JITTER = random.SystemRandom()
-
 SWEEP = 1.0
 """Seconds between looks for expired tokens and cookies."""
-
-BURST = 1.0
-"""Seconds' worth of requests that a caller may make at once."""
-
-PACED = 0.02
-"""Seconds for which a request over the rate may wait for its turn; later ones are refused."""
-
-REFUSED = 0.25, 0.75
-"""Bounds in seconds of the random time for which such a refusal is held back: who does not wait as
-asked is slowed all the same, and its connections do not come all at once.
-"""
 
 
 class FanOut:
@@ -93,8 +77,7 @@ class Bridge:
         self.proxy = Proxy(registry, max_body=config.max_body, timeout=config.call_timeout)
         self.collector = BridgeCollector(registry, self.proxy, self.ring)
         self.listeners: dict[Connection, tuple[str, str]] = {}
-        self._callers = RateLimit(config.rate_limit or math.inf, BURST)
-        self._warnings = RateLimit(1 / 60, 0)
+        self._pace = Pace(config.rate_limit)
         self._registrar = Registrar(registry, self.authenticator)
         self._site: Site | None = None
 
@@ -113,13 +96,12 @@ class Bridge:
     async def dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose principal is known."""
         caller = scope["orbit.principal"].owner_key or f"address {_address(scope)}"
-        wait = self._callers.take(caller, PACED)
-        if wait > PACED:
-            await anyio.sleep(_JITTER.uniform(*REFUSED))
-            await error_reply(self._too_many(caller, wait))(scope, receive, send)
-            return
-        if wait:
-            await anyio.sleep(wait)
+        if wait := self._pace.take(caller):
+            try:
+                await self._pace.wait(caller, wait)
+            except TooManyRequests as refusal:
+                await error_reply(refusal)(scope, receive, send)
+                return
         if not scope["path"].startswith("/"):
             error = BadRequest(f"{scope['path']!r} is no path: it must begin with a slash")
             await error_reply(error)(scope, receive, send)
@@ -188,14 +170,6 @@ class Bridge:
         for connection, keys in list(self.listeners.items()):
             if key in keys:
                 connection.abort()
-
-    def _too_many(self, caller: str, wait: float) -> OrbitError:
-        if not self._warnings.take(caller):
-            logger.warning("%s asks too often: answering 429", caller)
-        return TooManyRequests(
-            f"you make more than {self.config.rate_limit:g} requests a second: wait",
-            retry_after=wait,
-        )
 
     def _principal(self, scope: Scope) -> Principal:
         if not self.authenticator.enabled:
@@ -269,7 +243,7 @@ async def open_bridge(
         registry = Registry(host.hooks.notify, config.grace, calls)
         bridge = Bridge(config, host, registry, tokens)
         registry.serve_with(bridge.app_for)
-        await _first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
+        await open_first_token(tokens, state_dir, token or setting("ORBIT_TOKEN"))
         tokens.on_end(bridge.cut_token)
         bridge.authenticator.cookies.on_end(bridge.cut_listeners)
         registry.on_change(host.hooks.topology_changed)
@@ -299,22 +273,6 @@ async def open_bridge(
                 raise
             finally:
                 registry.end(ConnectionLost("the bridge stops"))
-
-
-async def _first_token(tokens: Tokens, state_dir: Path, given: str | None) -> None:
-    """Accept the token that is given as an administrator's, or make one on the first start.
-
-    One that was given to an earlier process, and is not to this, is accepted no more.
-    """
-    await tokens.forget_given(but=given)
-    if given is not None:
-        if tokens.find(given) is None:
-            await tokens.create(Role.ADMIN, "admin", text=given)
-        return
-    path = state_dir / "admin.token"
-    if not (path.exists() and tokens.find(path.read_text().strip())):
-        _, text = await tokens.create(Role.ADMIN, "admin")
-        write_private(path, text)
 
 
 async def _sweep(authenticator: Authenticator) -> None:

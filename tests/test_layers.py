@@ -9,7 +9,8 @@ CORE = ROOT / "orbit_core"
 
 ROWS = [
     "errors _page models _tasks _guard _rates _loop _memory _checked_send _handshake _signals "
-    "_command_line _tls _eager _change _whole_frame",
+    "_command_line _tls _eager _change _whole_frame "
+    "_pace",
     "ways ways.models ways.relaying ways.address ways.leash",
     "batch.errors batch.models batch.durations batch.pbs_records",
     "batch.commands",

@@ -70,7 +70,7 @@ async def test_an_endpoints_own_calls_are_counted_apart_from_its_owners(deployme
 async def test_a_request_just_over_the_rate_waits_for_its_turn(deployment):
     turns = RateLimit(100, 0)
     turns._clock = lambda: 1000.0
-    deployment.bridge._callers = turns
+    deployment.bridge._pace._turns = turns
     async with await speaking_for(ADMIN, deployment) as admin:
         replies = [await admin.get("/endpoints") for _ in range(4)]
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429]
@@ -101,7 +101,7 @@ async def test_an_owner_with_many_calls_in_flight_leaves_room_for_others(tmp_pat
 async def test_without_a_limit_nobody_is_refused(tmp_path):
     config = BridgeConfig(port=0, plugins=[], rate_limit=0)
     async with open_deployment(tmp_path, config=config) as deployment:
-        deployment.bridge._callers._clock = lambda: 1000.0
+        deployment.bridge._pace._turns._clock = lambda: 1000.0
         async with await speaking_for(ADMIN, deployment) as admin:
             replies = [await admin.get("/endpoints") for _ in range(20)]
     assert {reply.status_code for reply in replies} == {200}
