@@ -1,6 +1,6 @@
 """Carry many calls and events between a bridge and an endpoint.
 
-A link outlives its sockets; how, is the `Carrier`'s affair.
+A link outlives its sockets: its `Carrier` goes from one to the next.
 """
 
 import logging
