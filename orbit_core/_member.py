@@ -81,9 +81,11 @@ class Member:
         )
         return same_key and self.applicant.owner == applicant.owner
 
-    def note_liveness(self) -> None:
-        """Make up what everybody is told of it, which has said hello, as it is now."""
-        if self.info is not None:
-            liveness: Liveness = "present" if self.suspect_since is None else "suspect"
-            self.info = attrs.evolve(self.info, liveness=liveness)
-            self.packed = pack_value(self.name) + pack_value(to_data(self.info))
+    def note_liveness(self) -> bool:
+        """Make up what everybody is told of it; False if it has not said hello yet."""
+        if self.info is None:
+            return False
+        liveness: Liveness = "present" if self.suspect_since is None else "suspect"
+        self.info = attrs.evolve(self.info, liveness=liveness)
+        self.packed = pack_value(self.name) + pack_value(to_data(self.info))
+        return True

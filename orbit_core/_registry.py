@@ -187,8 +187,7 @@ class Registry:
 
     def _note(self, member: Member) -> None:
         """Mark a member for the next announcement, with its present liveness."""
-        if member.info is not None:
-            member.note_liveness()
+        if member.note_liveness():
             self._changed.add(member.name)
             self._change.set()
 
