@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import anyio.to_thread
 import click
 
+from ._hub import Hub
 from ._loop import begin_collecting
 from ._memory import keep_giving_back
 from ._signals import until_told
@@ -24,4 +26,6 @@ async def serve(config: BridgeConfig, settings: Mapping[str, Any], token: str | 
         begin_collecting()
         group.start_soon(keep_giving_back)
         click.echo(f"bridge ready: {bridge.url}")
+        if bridge.host.plugins.served:
+            await anyio.to_thread.run_sync(Hub.load)  # so that no plugin waits for it later
         await until_told(bridge.stopped)

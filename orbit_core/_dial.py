@@ -32,8 +32,8 @@ from ._handshake import (
 from ._tls import advice, trust
 from ._whole_frame import whole_message
 from .config import Access, check_url
+from .error_documents import document_error, is_error_document
 from .errors import ConnectionLost, NoRoute, OrbitError, UnknownRoute, reason_of
-from .plugin_client import document_error, is_error_document
 from .ways.models import Route
 
 logger = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import click
 
 from ._loop import begin_collecting
@@ -38,3 +39,4 @@ async def _announce(endpoint: Any) -> None:
     click.echo(
         f"endpoint {endpoint.name} ready: linked to {endpoint.access.url}, plugins: {plugins}"
     )
+    await anyio.to_thread.run_sync(endpoint.hub.load)  # so that no plugin waits for it later

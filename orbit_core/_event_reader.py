@@ -11,8 +11,8 @@ import attrs
 import httpx
 from httpx_sse import SSEError, aconnect_sse
 
+from .error_documents import error_of
 from .errors import DeadlineExceeded, TooManyRequests, Unavailable
-from .plugin_client import error_of
 
 logger = logging.getLogger(__name__)
 

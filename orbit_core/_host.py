@@ -70,7 +70,7 @@ class PluginHost:
         self.store = store
         self.hooks = hooks
         self._group: TaskGroup | None = None
-        self._hub: Any = None
+        self._hub: Callable[[], Any] | None = None
         self._bridge = Access("")
         self._settings: Mapping[str, dict[str, Any]] = {}
         self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -94,7 +94,7 @@ class PluginHost:
         selectors: Iterable[str],
         *,
         settings: Mapping[str, dict[str, Any]],
-        hub: Any,
+        hub: Callable[[], Any] | None,
         bridge: Access | None = None,
         available: Mapping[str, EntryPoint] | None = None,
     ) -> None:
@@ -189,7 +189,7 @@ class PluginHost:
             notifier=self._notifier,
             background=partial(self._start_soon, instance),
             on_stop=lambda function: self._stops.append((instance, function)),
-            hub=self._hub,
+            find_hub=self._hub,
             bridge_url=self._bridge.url,
             bridge_cert=self._bridge.cert,
             raw_settings=self._settings.get(instance, {}),

@@ -9,17 +9,7 @@ import httpx
 from ._frames import CHUNK, RequestHead
 from ._link import DEADLINE, Link
 from ._stream import Stream
-from .errors import ConnectionLost, DeadlineExceeded, OrbitError
-
-EXPIRY_INTERVAL = 1.0
-"""Seconds between looks for overdue calls."""
-
-
-async def expire_calls(link: Link) -> None:
-    """Fail this side's calls that are overdue, until cancelled."""
-    while True:
-        await anyio.sleep(EXPIRY_INTERVAL)
-        link.expire(lambda deadline: DeadlineExceeded(f"no answer within {deadline:g} s"))
+from .errors import ConnectionLost, GatewayTimeout, OrbitError
 
 
 class LinkTransport(httpx.AsyncBaseTransport):
@@ -76,7 +66,7 @@ class _StreamBody(httpx.AsyncByteStream):
     async def _read(self) -> bytes:
         with anyio.move_on_after(self._patience):
             return await self._stream.read()
-        raise httpx.ReadTimeout(f"nothing came for {self._patience:g} s")
+        raise GatewayTimeout(f"nothing came for {self._patience:g} s")
 
     async def aclose(self) -> None:
         self._stream.cancel(_LEFT)

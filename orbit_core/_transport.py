@@ -7,8 +7,8 @@ import anyio
 import httpx
 
 from ._tls import advice
+from .error_documents import document_error
 from .errors import ConnectionLost, RequestInFlight, UnknownEndpoint, reason_of
-from .plugin_client import document_error
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from ._events import EventRing
 from ._frames import Kind
 from ._host import PluginHost, open_host
 from ._http import Connection
+from ._hub import Hub, expire_calls
 from ._link import Link
-from ._link_transport import LinkTransport, expire_calls
 from ._metrics import BridgeCollector
 from ._pace import Pace
 from ._pipe import connect
@@ -29,7 +29,6 @@ from ._registry import Registry
 from ._server import check_exposure, serve
 from ._tasks import LightTasks, open_tasks
 from .auth import Authenticator, Tokens, open_first_token
-from .client import AsyncBridgeClient
 from .config import BridgeConfig, setting, state_home
 from .errors import BadRequest, ConnectionLost, Forbidden, OrbitError, TooManyRequests
 from .hookspecs import hookimpl
@@ -252,7 +251,7 @@ async def open_bridge(
         app = bridge.app_for(Principal(host.name, Role.ADMIN))
         near, far = (Link(app, own_calls, _hear_nothing, first_id=number) for number in (1, 2))
         async with (
-            AsyncBridgeClient.over(LinkTransport(near), "http://bridge") as hub,
+            Hub(near) as hub,
             host.running(),
             calls,
             open_tasks() as group,

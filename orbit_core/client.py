@@ -17,6 +17,7 @@ from ._callbacks import Callbacks, TopologyCallback
 from ._event_reader import Event as Event
 from ._event_reader import read_events
 from ._http_client import CALL_TIMEOUT, connect, http_client
+from .error_documents import error_of
 from .errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -24,7 +25,7 @@ from .errors import (
     UnknownRoute,
     reason_of,
 )
-from .plugin_client import Callback, PluginClient, client_class, error_of
+from .plugin_client import Callback, PluginClient, client_class
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +99,17 @@ class AsyncBridgeClient:
         self._listening: anyio.Event | None = None
 
     @classmethod
-    def over(cls, transport: httpx.AsyncBaseTransport, url: str) -> "AsyncBridgeClient":
-        """Return a client that sends through ``transport``, which knows who it speaks for."""
+    def over(
+        cls, transport: httpx.AsyncBaseTransport, url: str, group: TaskGroup | None = None
+    ) -> "AsyncBridgeClient":
+        """Return a client that sends through ``transport``, which knows who it speaks for.
+
+        With a ``group`` of its own for what it runs, it is open already.
+        """
         client = cls()
         client._connect = partial(http_client, url, transport)
+        if group is not None:
+            client._http, client._group = client._connect(), group
         return client
 
     @property

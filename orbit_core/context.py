@@ -87,10 +87,9 @@ class PluginContext:
 
     ``endpoint`` and ``instance`` name where the plugin is served (``/{endpoint}/{instance}``);
     ``documents`` is its durable key-value space and ``directory`` its own folder under the state
-    directory; ``hub`` is the client API (`orbit_core.AsyncBridgeClient`) over this host's own link
-    to the bridge, which is at ``bridge_url`` and trusted by ``bridge_cert`` if that is not None (a
-    plugin alone in a test has neither); ``background`` starts tasks that the host owns, and
-    ``on_stop`` takes functions that it calls before it goes.
+    directory; ``find_hub`` finds its `hub`; the bridge is at ``bridge_url`` and trusted by
+    ``bridge_cert`` if that is not None (a plugin alone in a test has neither); ``background``
+    starts tasks that the host owns, and ``on_stop`` takes functions that it calls before it goes.
     """
 
     host: HostInfo
@@ -101,10 +100,18 @@ class PluginContext:
     notifier: Notifier
     background: Background
     on_stop: Callable[[Callable[[], Awaitable[None]]], None]
-    hub: Any
+    find_hub: Callable[[], Any] | None
     bridge_url: str = ""
     bridge_cert: Path | None = None
     raw_settings: dict[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def hub(self) -> Any:
+        """Return the client API, an `orbit_core.AsyncBridgeClient`, over this host's own link.
+
+        It is made when it is first asked for; a plugin alone in a test has none.
+        """
+        return None if self.find_hub is None else self.find_hub()
 
     def settings(self, kind: type[T]) -> T:
         """Return the plugin's section of the configuration, ``[plugin.INSTANCE]``, as a ``kind``.

@@ -18,12 +18,11 @@ from ._dial import Answer, Credentials, pause, socket_url
 from ._frames import Kind, ProtocolError, pack_value, unpack_map
 from ._hello import Hello
 from ._host import PluginHost, open_host
+from ._hub import Hub, expire_calls
 from ._link import Link
-from ._link_transport import LinkTransport, expire_calls
 from ._tasks import LightTasks, Starter, open_tasks
 from ._tls import trust
 from ._wire_events import pack_event
-from .client import AsyncBridgeClient
 from .config import (
     Access,
     ClientConfig,
@@ -97,6 +96,7 @@ class Endpoint:
         self._up_since = math.inf
         self._answered = ""
         self.link = Link(self._serve, calls, self._hear, first_id=1)
+        self.hub = Hub(self.link)
         self._site = host.site()
 
     async def prepare(self) -> None:
@@ -246,7 +246,7 @@ async def open_endpoint(
         await endpoint.prepare()
         plugin_host.hooks.add("(uplink)", Uplink(endpoint.link))
         async with (
-            AsyncBridgeClient.over(LinkTransport(endpoint.link), "http://bridge") as hub,
+            endpoint.hub,
             plugin_host.running(),
             calls,
             open_tasks() as group,
@@ -255,7 +255,7 @@ async def open_endpoint(
                 await plugin_host.load(
                     config.plugins,
                     settings=settings or {},
-                    hub=hub,
+                    hub=endpoint.hub,
                     bridge=access,
                     available=available,
                 )

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,14 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Any]]
 
 
+class _InstalledClient:
+    """Find a plugin's client by its entry point: an endpoint serves the plugin without."""
+
+    def __get__(self, plugin: object, kind: type["Plugin"]) -> Any:
+        find = import_module(".plugin_client", __package__).client_class
+        return find(kind.plugin_name) if hasattr(kind, "plugin_name") else None
+
+
 class Plugin:
     """Serve one plugin instance under ``/{instance_name}``.
 
@@ -40,7 +49,7 @@ class Plugin:
 
     plugin_name: ClassVar[str]
     session_class: ClassVar[type[PluginSession] | None] = None
-    client_class: ClassVar[type[Any] | None] = None
+    client_class: ClassVar[Any] = _InstalledClient()
     version: ClassVar[str] = "0.0.1"
     session_ttl: ClassVar[float] = 3600
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = None

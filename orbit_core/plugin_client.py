@@ -1,6 +1,5 @@
 """Offer `PluginClient`, what a plugin's own client class is built on."""
 
-import json
 import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, Protocol, cast
 import httpx
 
 from ._guard import load
+from .error_documents import error_of
 from .errors import ConfigError, ConnectionLost, OrbitError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -202,41 +202,6 @@ def client_class(plugin_type: str) -> type[PluginClient]:
         except ConfigError as error:
             logger.warning("the plugin %s has a plain client here: %s", plugin_type, error)
     return PluginClient
-
-
-def error_of(response: httpx.Response, context: str = "") -> OrbitError:
-    """Return the error that a reply of status 400 or more speaks of."""
-    prefix = f"HTTP {response.status_code} {context}" if context else ""
-    wait = response.headers.get("Retry-After", "")
-    return document_error(response.status_code, response.content, prefix, wait)
-
-
-def document_error(status: int, body: bytes, prefix: str = "", wait: str = "") -> OrbitError:
-    """Return the error that an error document, or any other body of that status, speaks of.
-
-    ``wait`` is the header ``Retry-After``.
-    """
-    document = _document(body)
-    detail = str(document.get("detail") or f"HTTP {status}")
-    text = f"{prefix}: {detail}" if prefix else detail
-    error = OrbitError.from_reply(status, str(document.get("code", "")), text)
-    error.retry_after = float(wait) if wait.isdecimal() else None
-    return error
-
-
-def is_error_document(body: bytes) -> bool:
-    """Tell whether a body is an error document, which only a bridge or an endpoint writes."""
-    document = _document(body)
-    return document.get("error") is True and isinstance(document.get("code"), str)
-
-
-def _document(body: bytes) -> dict[str, Any]:
-    """Return the JSON object that a body is, an empty one for any other body."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _without_none(parameters: Mapping[str, Any]) -> dict[str, Any]:

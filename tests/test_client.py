@@ -26,6 +26,8 @@ from orbit_core.errors import (
     UnknownEndpoint,
     UnknownRoute,
 )
+from orbit_core.plugin import Plugin
+from orbit_core.plugin_client import PluginClient
 from orbit_core.testing import ADMIN, ALICE, open_deployment
 from tests.probe_plugin import notify
 from tests.waiting import until
@@ -466,6 +468,17 @@ async def test_a_plugins_own_client_class_is_found(tmp_path):
         plugin = await client.get_endpoint_client("node").get_plugin("sysinfo")
         assert type(plugin) is client_module.client_class("sysinfo")
         assert plugin.sid
+
+
+def test_a_plugin_has_the_client_class_of_its_entry_point():
+    class Unknown(Plugin):
+        plugin_name = "unknown"
+
+    sysinfo = Plugin.get_plugin_class("sysinfo")
+
+    assert sysinfo.client_class is client_module.client_class("sysinfo")
+    assert Unknown.client_class is PluginClient
+    assert Plugin.client_class is None
 
 
 async def blocking(deployment, work):

@@ -139,7 +139,7 @@ async def context(tmp_path, notifier):
             notifier=notifier,
             background=lambda function, *args: None,
             on_stop=lambda function: None,
-            hub=None,
+            find_hub=None,
             raw_settings={"limit": 5},
         )
 

@@ -93,7 +93,7 @@ async def host(tmp_path: Path) -> AsyncIterator[PluginHost]:
 
 
 async def load(host: PluginHost, *selectors: str, **settings: dict[str, Any]) -> None:
-    await host.load(selectors, settings=settings, hub="the hub", available=AVAILABLE)
+    await host.load(selectors, settings=settings, hub=lambda: "the hub", available=AVAILABLE)
 
 
 async def ask(host: PluginHost, path: str, method: str = "GET") -> httpx.Response:

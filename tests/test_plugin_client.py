@@ -5,15 +5,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from orbit_core.errors import (
-    BadRequest,
     ConnectionLost,
     OrbitError,
-    SessionConflict,
     SessionExpired,
     TooManyRequests,
     UnknownRoute,
 )
-from orbit_core.plugin_client import PluginClient, document_error, error_of
+from orbit_core.plugin_client import PluginClient
 from orbit_core.web import Site
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unblocked")]
@@ -276,29 +274,3 @@ async def test_callbacks_are_for_this_plugin():
 async def test_callbacks_need_a_bridge_client(client, method):
     with pytest.raises(RuntimeError, match=r"^notifications need a client made by get_plugin$"):
         getattr(client, f"{method}_notification_callback")(print)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "detail"),
-    [
-        (409, b'{"code": "session_conflict", "detail": "no"}', SessionConflict, "no"),
-        (400, b"", BadRequest, "HTTP 400"),
-        (502, b"<html>", OrbitError, "HTTP 502"),
-        (502, b"\xff", OrbitError, "HTTP 502"),
-        (502, b"[1]", OrbitError, "HTTP 502"),
-        (502, b"[" * 100_000, OrbitError, "HTTP 502"),
-        (502, b'{"detail": null, "code": 7}', OrbitError, "HTTP 502"),
-    ],
-    ids=["document", "empty", "page", "bytes", "list", "deep", "odd fields"],
-)
-def test_any_body_of_an_error_becomes_an_error(status, body, kind, detail):
-    error = document_error(status, body)
-
-    assert (type(error), error.status_code, error.detail) == (kind, status, detail)
-
-
-@pytest.mark.parametrize(("header", "seconds"), [("3", 3.0), ("soon", None), ("-1", None)])
-def test_the_time_to_wait_is_read_from_the_header(header, seconds):
-    error = error_of(httpx.Response(503, headers={"Retry-After": header}))
-
-    assert (error.retry_after, error.detail) == (seconds, "HTTP 503")

@@ -209,13 +209,13 @@ def terminate(state_dir):
     anyio.run(ask)
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_a_bridge_told_over_http_ends_by_itself(here, tmp_path, form):
+@pytest.mark.parametrize(("form", "plugins"), [("text", ""), ("json", "sysinfo")])
+def test_a_bridge_told_over_http_ends_by_itself(here, tmp_path, form, plugins):
     asking = threading.Thread(target=terminate, args=(tmp_path / "b",))
     asking.start()
     options = ("--state-dir", str(tmp_path / "b"), "--log-format", form)
     with kept_logging():
-        result = CliRunner().invoke(serve_module.serve, [*BRIDGE, *options])
+        result = CliRunner().invoke(serve_module.serve, [*BRIDGE[:-1], plugins, *options])
     asking.join()
     assert (result.exit_code, result.exception) == (0, None)
     assert result.stdout.startswith("bridge ready: http://127.0.0.1:")

@@ -1,20 +1,9 @@
 """Submit, watch and cancel jobs on an ORBIT endpoint through PSI/J.
 
-This is what a user imports; it needs no PSI/J.
+This is what a user imports; it needs no PSI/J. A name is imported when it is first asked for;
+`__init__.pyi` says from where.
 """
 
-from .client import PSIJClient
-from .errors import JobExpired, JobRefused, SubmitFailed, UnknownJob
-from .models import JobAttributes, JobResources, JobSpec, JobState
+import lazy_loader
 
-__all__ = [
-    "JobAttributes",
-    "JobExpired",
-    "JobRefused",
-    "JobResources",
-    "JobSpec",
-    "JobState",
-    "PSIJClient",
-    "SubmitFailed",
-    "UnknownJob",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

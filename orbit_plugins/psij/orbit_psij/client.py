@@ -12,6 +12,7 @@ from orbit_core import PluginClient
 from orbit_core.errors import GatewayTimeout, Unavailable, UnknownEndpoint
 from orbit_core.ways.models import TUNNELS
 
+from . import errors as errors
 from .children.errors import UnknownChild as UnknownChild
 from .models import JobSpec, JobState
 

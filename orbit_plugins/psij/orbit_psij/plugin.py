@@ -16,7 +16,6 @@ from orbit_core.web import flag_parameter, integer_parameter, json_body, princip
 
 from .children.models import ChildSubmitted, TunnelStatus
 from .children.request import read_child
-from .client import PSIJClient
 from .files import StreamName
 from .models import LAUNCHERS, Cancelled, JobStatus, Submission, Submitted
 from .portal import UI
@@ -44,7 +43,6 @@ class PSIJPlugin(Plugin):
 
     plugin_name: ClassVar[str] = "psij"
     session_class = PSIJSession
-    client_class = PSIJClient
     version: ClassVar[str] = "0.1.0"
     session_ttl: ClassVar[float] = 7 * 24 * 3600
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UI

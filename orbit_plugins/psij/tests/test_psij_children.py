@@ -610,17 +610,16 @@ async def test_a_bridge_that_is_away_does_not_keep_a_child(site, monkeypatch):
     (token,) = site.tokens()
     assert token.expires < time.time() + 1000
     calls = []
-    tokens = site.children()._tokens
-    hub = tokens._hub
+    hub = site.children()._context.hub
+    request = hub.request
 
-    class Away:
-        async def request(self, *arguments):
-            calls.append(arguments)
-            if len(calls) > 1:
-                tokens._hub = hub
-            raise ConnectionLost("away")
+    async def away(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            monkeypatch.setattr(hub, "request", request)
+        raise ConnectionLost("away")
 
-    tokens._hub = Away()
+    monkeypatch.setattr(hub, "request", away)
     await site.client.stop_child(NAME)
 
     await site.until_clear()

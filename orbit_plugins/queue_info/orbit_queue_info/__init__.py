@@ -1,9 +1,9 @@
 """Show a batch system's queues, jobs and allocations through ORBIT.
 
-This is what a user imports: the client, and the values that the answers are made of.
+This is what a user imports: the client, and the values that the answers are made of. A name is
+imported when it is first asked for; `__init__.pyi` says from where.
 """
 
-from .client import QueueInfoClient
-from .models import Allocation, Job, Queue
+import lazy_loader
 
-__all__ = ["Allocation", "Job", "Queue", "QueueInfoClient"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,6 @@ from orbit_core.models import UIMonitor
 from orbit_core.web import flag_parameter, integer_parameter
 
 from .backends import make_queue_info
-from .client import QueueInfoClient
 from .info import QueueInfo
 from .models import Job, JobEnd, QueueInfoSettings
 from .pages import page_of
@@ -24,7 +23,6 @@ class PluginQueueInfo(Plugin):
 
     plugin_name: ClassVar[str] = "queue_info"
     session_class = QueueInfoSession
-    client_class = QueueInfoClient
     version: ClassVar[str] = "0.1.0"
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UIConfig(
         title="Queue Info",

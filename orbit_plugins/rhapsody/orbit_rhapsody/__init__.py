@@ -1,48 +1,9 @@
 """Run tasks and Python functions on an ORBIT endpoint through RHAPSODY.
 
-This is what a user imports; it needs no RHAPSODY.
+This is what a user imports; it needs no RHAPSODY. A name is imported when it is first asked for;
+`__init__.pyi` says from where.
 """
 
-from .async_executor import AsyncOrbitExecutor
-from .client import RhapsodyClient
-from .errors import (
-    BackendFailed,
-    DuplicateTask,
-    NotPicklable,
-    PicklesRefused,
-    PythonMismatch,
-    SessionInitializing,
-    TaskCancelled,
-    TaskFailed,
-    TaskGone,
-    TooManyTasks,
-    UnknownFunction,
-    UnknownTask,
-)
-from .executor import OrbitExecutor
-from .futures import AsyncOrbitFuture, OrbitFuture, RemoteTraceback
-from .models import TaskState
-from .values import Pickled
+import lazy_loader
 
-__all__ = [
-    "AsyncOrbitExecutor",
-    "AsyncOrbitFuture",
-    "BackendFailed",
-    "DuplicateTask",
-    "NotPicklable",
-    "OrbitExecutor",
-    "OrbitFuture",
-    "Pickled",
-    "PicklesRefused",
-    "PythonMismatch",
-    "RemoteTraceback",
-    "RhapsodyClient",
-    "SessionInitializing",
-    "TaskCancelled",
-    "TaskFailed",
-    "TaskGone",
-    "TaskState",
-    "TooManyTasks",
-    "UnknownFunction",
-    "UnknownTask",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,6 @@ from orbit_core.errors import ConfigError, InvalidBody
 from orbit_core.models import UIConfig
 from orbit_core.web import integer_parameter, json_body, read_body
 
-from .client import RhapsodyClient
 from .models import BACKENDS, Cancelled, Opened, SessionStatus, Statistics
 from .options import SessionOptions
 from .portal import UI
@@ -43,7 +42,6 @@ class RhapsodyPlugin(Plugin):
 
     plugin_name: ClassVar[str] = "rhapsody"
     session_class = RhapsodySession
-    client_class = RhapsodyClient
     version: ClassVar[str] = "0.1.0"
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UI
     engine: Engine

@@ -1,46 +1,9 @@
 """Move files of any size to, from and between ORBIT endpoints.
 
-This is what a user imports; it needs nothing of what serves the plugin.
+This is what a user imports; it needs nothing of what serves the plugin. A name is imported when it
+is first asked for; `__init__.pyi` says from where.
 """
 
-from .client import StagingClient
-from .errors import (
-    AlreadyThere,
-    AnotherFileSystem,
-    ChecksumMismatch,
-    DiskFull,
-    FileChanged,
-    InvalidPath,
-    NotEmpty,
-    PathRefused,
-    RangeNotSatisfiable,
-    StorageFailed,
-    TicketRefused,
-    UnknownFile,
-    UnknownUpload,
-    UploadBusy,
-    WrongKind,
-    WrongOffset,
-)
-from .transfers import Progress
+import lazy_loader
 
-__all__ = [
-    "AlreadyThere",
-    "AnotherFileSystem",
-    "ChecksumMismatch",
-    "DiskFull",
-    "FileChanged",
-    "InvalidPath",
-    "NotEmpty",
-    "PathRefused",
-    "Progress",
-    "RangeNotSatisfiable",
-    "StagingClient",
-    "StorageFailed",
-    "TicketRefused",
-    "UnknownFile",
-    "UnknownUpload",
-    "UploadBusy",
-    "WrongKind",
-    "WrongOffset",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,15 +9,15 @@ import attrs
 import httpx
 
 from orbit_core import PluginClient
+from orbit_core.error_documents import document_error, error_of
 from orbit_core.errors import ConnectionLost, reason_of
-from orbit_core.plugin_client import document_error, error_of
 
 from .disk import Disk
 from .errors import ChecksumMismatch, FileChanged, TicketRefused, WrongKind
 from .local import LocalFile, LocalPart, check_absent, local_target
 from .paths import Parts, split
-from .patience import PASSING, PATIENCE, Patience
-from .transfers import SLOW, Channel, Progress, Receiving, send
+from .patience import PATIENCE, Patience
+from .transfers import BREAKS, SLOW, Channel, Progress, Receiving, send
 from .trees import Here, There, TreeMove
 
 
@@ -176,7 +176,7 @@ class StagingClient(PluginClient):
                 source = {"endpoint": self._endpoint, "plugin": self._plugin}
                 target = {"path": path, "overwrite": overwrite}
                 return await self._follow(place, {**source, **grant, **target}, watch)
-            except (*PASSING, TicketRefused) as error:
+            except (*BREAKS, TicketRefused) as error:
                 await watch.patience.bear(error)
 
     async def copy_folder(

@@ -4,8 +4,8 @@ from typing import Any
 
 import attrs
 
+from orbit_core.error_documents import error_of
 from orbit_core.models import check_name
-from orbit_core.plugin_client import error_of
 from orbit_core.values import as_model
 
 from .digests import check_sha256

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
-import httpx
 
 from orbit_core.errors import (
     ConnectionLost,
@@ -24,7 +23,6 @@ from .errors import UploadBusy
 T = TypeVar("T")
 
 PASSING = (
-    httpx.TransportError,
     GatewayTimeout,
     RequestTimeout,
     TooManyRequests,

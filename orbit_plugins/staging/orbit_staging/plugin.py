@@ -16,7 +16,6 @@ from orbit_core.errors import BadRequest, ConfigError
 from orbit_core.models import UIConfig, check_name
 from orbit_core.web import flag_parameter, integer_parameter, model_body, principal_of, takes
 
-from .client import StagingClient
 from .digests import read_digest
 from .files import Body, Files
 from .folders import check_readable, delete, list_folder, make_folder
@@ -61,7 +60,6 @@ class StagingPlugin(Plugin):
 
     plugin_name: ClassVar[str] = "staging"
     session_class = StagingSession
-    client_class = StagingClient
     version: ClassVar[str] = "0.1.0"
     session_ttl: ClassVar[float] = 7 * 24 * 3600
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = UIConfig(

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import attrs
 import httpx
 
-from orbit_core.plugin_client import error_of
+from orbit_core.error_documents import error_of
 
 from .digests import check_sha256
 from .disk import Disk, pour
@@ -22,6 +22,9 @@ SLOW = 3600.0
 """Seconds that the sum of a large file may take; what takes longer is found when asked again."""
 
 TIMEOUT = httpx.Timeout(30.0, read=600.0, write=120.0)
+
+BREAKS = (httpx.TransportError, *PASSING)
+"""Failures that may pass, those of a connection of one's own among them."""
 
 
 class Ask(Protocol):
@@ -70,7 +73,7 @@ class Sending:
                 sha256 = await self.channel.disk.run(self.file.check)
                 wanted = {**name, "sha256": sha256, "overwrite": self.overwrite}
                 return await self.channel.ask("commit", wanted)
-            except PASSING as error:
+            except BREAKS as error:
                 await patience.bear(error)
 
     async def _send_rest(self) -> None:
@@ -123,7 +126,7 @@ class Receiving:
                 await self._receive_rest(patience)
                 last = await self.channel.ask("stat", {"path": self.path, "checksum": True})
                 break
-            except PASSING as error:
+            except BREAKS as error:
                 await patience.bear(error)
         if last["etag"] != self.status["etag"]:
             raise FileChanged(f"{last['path']} changed while it was received: try again")

@@ -1,19 +1,9 @@
 """Report a host's role, load, disks, network and GPUs through ORBIT.
 
-This is what a user imports: the client, and the values that a sample is made of.
+This is what a user imports: the client, and the values that a sample is made of. A name is imported
+when it is first asked for; `__init__.pyi` says from where.
 """
 
-from .client import SysInfoClient
-from .models import Cpu, Disk, Gpu, GpuLoad, Interface, Memory, Metrics, System
+import lazy_loader
 
-__all__ = [
-    "Cpu",
-    "Disk",
-    "Gpu",
-    "GpuLoad",
-    "Interface",
-    "Memory",
-    "Metrics",
-    "SysInfoClient",
-    "System",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

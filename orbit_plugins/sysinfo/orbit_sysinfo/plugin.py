@@ -16,7 +16,6 @@ from orbit_core.plugin import Plugin
 from orbit_core.sessions import PluginSession
 from orbit_core.web import Reply
 
-from .client import SysInfoClient
 from .models import Metrics
 from .provider import SysInfoProvider
 from .session import SysInfoSession
@@ -27,7 +26,6 @@ class SysInfoPlugin(Plugin):
 
     plugin_name = "sysinfo"
     session_class = SysInfoSession
-    client_class = SysInfoClient
     version = "0.1.0"
     ui_config = UIConfig(
         title="System Info",

@@ -1,77 +1,9 @@
 """Run a sensor-driven simulation workflow across the clusters of ORBIT.
 
-This is what a user imports; it needs nothing of what serves the plugin.
+This is what a user imports; it needs nothing of what serves the plugin. A name is imported when it
+is first asked for; `__init__.pyi` says from where.
 """
 
-from .client import XGFabricClient
-from .errors import (
-    BuiltinConfig,
-    ConfigsUnavailable,
-    GarbledSensor,
-    InvalidConfig,
-    InvalidReplay,
-    InvalidWorkdir,
-    NoImmediateCluster,
-    NoUsableWind,
-    SenspotFailed,
-    SenspotMissing,
-    SenspotTimeout,
-    StaleSensor,
-    UnknownConfig,
-    WorkflowIdle,
-    WorkflowRunning,
-)
-from .failures import ClusterLost, PilotLost, RunFailed, SimulationsFailed, StepFailed, UnknownRun
-from .models import (
-    ClusterConfig,
-    Continuous,
-    FieldMap,
-    ResourceConfig,
-    SensorSource,
-    TaskTemplate,
-    Timeouts,
-    WorkflowConfig,
-    config_to_dict,
-    dict_to_config,
-    dict_to_resource_config,
-)
-from .states import ClusterStatus, LogEntry, WorkflowState
+import lazy_loader
 
-__all__ = [
-    "BuiltinConfig",
-    "ClusterConfig",
-    "ClusterLost",
-    "ClusterStatus",
-    "ConfigsUnavailable",
-    "Continuous",
-    "FieldMap",
-    "GarbledSensor",
-    "InvalidConfig",
-    "InvalidReplay",
-    "InvalidWorkdir",
-    "LogEntry",
-    "NoImmediateCluster",
-    "NoUsableWind",
-    "PilotLost",
-    "ResourceConfig",
-    "RunFailed",
-    "SensorSource",
-    "SenspotFailed",
-    "SenspotMissing",
-    "SenspotTimeout",
-    "SimulationsFailed",
-    "StaleSensor",
-    "StepFailed",
-    "TaskTemplate",
-    "Timeouts",
-    "UnknownConfig",
-    "UnknownRun",
-    "WorkflowConfig",
-    "WorkflowIdle",
-    "WorkflowRunning",
-    "WorkflowState",
-    "XGFabricClient",
-    "config_to_dict",
-    "dict_to_config",
-    "dict_to_resource_config",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,6 @@ from orbit_core.models import Topology, UIConfig
 from orbit_core.values import as_model
 from orbit_core.web import json_body, model_body, takes
 
-from .client import XGFabricClient
 from .configs import ConfigSummary
 from .gantt import to_svg
 from .models import config_to_dict
@@ -66,7 +65,6 @@ class XGFabricPlugin(Plugin):
 
     plugin_name: ClassVar[str] = "xgfabric"
     session_class = XGFabricSession
-    client_class = XGFabricClient
     version: ClassVar[str] = "0.1.0"
     ui_config: ClassVar[UIConfig | dict[str, Any] | None] = {
         "icon": "wave",

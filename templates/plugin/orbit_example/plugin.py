@@ -8,8 +8,6 @@ from orbit_core import Plugin, PluginContext, PluginSession
 from orbit_core.errors import InvalidBody
 from orbit_core.web import json_body
 
-from .client import ExampleClient
-
 
 class ExampleSession(PluginSession):
     """Hold one caller's counter; ``first`` comes from the body of ``register_session``."""
@@ -31,7 +29,6 @@ class ExamplePlugin(Plugin):
 
     plugin_name = "example"
     session_class = ExampleSession
-    client_class = ExampleClient
     version = "0.1.0"
 
     def __init__(self, context: PluginContext, instance_name: str | None = None) -> None:

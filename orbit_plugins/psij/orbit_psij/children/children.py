@@ -53,7 +53,7 @@ class Children:
         self._settings = settings
         self._documents = context.documents.part("children")
         self._folders = context.directory / "children"
-        self._tokens = ChildTokens(context.hub)
+        self._tokens = ChildTokens(context)
         self._keeper = Keeper(settings, self._tokens, self._save, jobs.fail)
         self._ssh = SSHSettings(
             settings.known_hosts or str(self._folders / "known_hosts"),

@@ -1,10 +1,10 @@
 """Ask the bridge for the tokens of children, over the parent's own link."""
 
 import logging
-from typing import Any
 
 import anyio
 
+from orbit_core import PluginContext
 from orbit_core.errors import OrbitError, Unavailable, UnknownToken
 
 logger = logging.getLogger(__name__)
@@ -21,23 +21,23 @@ RETRY_INTERVAL = 10.0
 class ChildTokens:
     """Speak for one parent with its bridge."""
 
-    def __init__(self, hub: Any) -> None:
-        """Use the parent's hub, None where there is no bridge."""
-        self._hub = hub
+    def __init__(self, context: PluginContext) -> None:
+        """Use the parent's hub."""
+        self._context = context
 
     def check(self) -> None:
         """Raise Unavailable where there is no bridge."""
-        if self._hub is None:
+        if self._context.hub is None:
             raise Unavailable("a child endpoint needs a bridge, and this one is linked to none")
 
     async def mint(self, name: str) -> str:
         """Return a new token for the child called ``name``; one of before ends."""
         body = {"name": name, "expires": LONGEST}
-        return str((await self._hub.request("POST", "/endpoint/children", body))["token"])
+        return str((await self._context.hub.request("POST", "/endpoint/children", body))["token"])
 
     async def limit(self, name: str, walltime: float) -> None:
         """Have a child's token end with its job, which starts now."""
-        await self._hub.request(
+        await self._context.hub.request(
             "PATCH", f"/endpoint/children/{name}", {"expires": walltime + MARGIN}
         )
 
@@ -45,7 +45,7 @@ class ChildTokens:
         """End a child's token, however long the bridge is away."""
         while True:
             try:
-                await self._hub.request("DELETE", f"/endpoint/children/{name}")
+                await self._context.hub.request("DELETE", f"/endpoint/children/{name}")
             except UnknownToken:
                 return
             except OrbitError as error:

@@ -1,0 +1,4 @@
+from .client import QueueInfoClient
+from .models import Allocation, Job, Queue
+
+__all__ = ["Allocation", "Job", "Queue", "QueueInfoClient"]
