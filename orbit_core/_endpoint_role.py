@@ -1,6 +1,7 @@
 """Be an endpoint until told to stop."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import anyio
@@ -11,7 +12,6 @@ from ._loop import begin_collecting
 from ._signals import until_told
 from ._watchdog import watch_loop
 from .config import EndpointConfig
-from .endpoint import open_endpoint
 from .host_role import detect_host
 
 
@@ -19,7 +19,11 @@ async def serve(
     config: EndpointConfig, settings: Mapping[str, Any], token: str | None = None
 ) -> None:
     """Say when it is linked; serve until SIGTERM, SIGINT or a bridge that does not want it."""
-    host = await detect_host()
+    async with anyio.create_task_group() as group:
+        # What an endpoint consists of is imported while the scheduler is waited for.
+        group.start_soon(anyio.to_thread.run_sync, import_module, ".endpoint", __package__)
+        host = await detect_host()
+    open_endpoint = import_module(".endpoint", __package__).open_endpoint
     async with (
         open_endpoint(config, host, settings=settings, token=token) as endpoint,
         watch_loop(),
