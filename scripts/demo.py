@@ -78,6 +78,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--keep", action="store_true", help="leave it running")
     arguments = options.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that nothing of it goes on without it
+        signal.signal(number, lambda *_: sys.exit("ended by a signal"))
     with tempfile.TemporaryDirectory(prefix="orbit-demo-") as folder:
         state = Path(folder)
         processes = []
