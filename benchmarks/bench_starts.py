@@ -14,6 +14,9 @@ from sites import HERE, ROUNDS, TOKEN, Row
 
 CROWD = 1_000
 
+STARTS = 11
+"""Rounds of a start: where a machine changes its speed within seconds, five tell little."""
+
 AS_INSTALLED = "import sys; sys.modules['pygments'] = None; "
 """What begins a program as in a user's installation, where httpx finds no pygments and no rich."""
 
@@ -58,7 +61,7 @@ def started(state: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str]
 def start_row() -> Row:
     """Measure the start of a bridge and of an endpoint with all installed plugins."""
     bridges, endpoints = [], []
-    for _ in range(ROUNDS):
+    for _ in range(STARTS):
         with (
             tempfile.TemporaryDirectory(prefix="orbit-bench-") as state,
             started(state, "--role", "bridge", "--port", "0") as (_, line, bridge),
