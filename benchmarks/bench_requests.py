@@ -1,9 +1,12 @@
 """Measure small requests; ``wrk`` makes the load."""
 
+import os
 import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sites import ROUNDS, TOKEN, Row, Site
 
@@ -29,11 +32,36 @@ def load(url: str, connections: int, seconds: int) -> tuple[float, float]:
     return float(rate[1]), float(median[1]) * UNITS[median[2]]
 
 
+@contextmanager
+def on_one_processor(site: Site) -> Iterator[None]:
+    """Have the load and all servers share one processor.
+
+    With one connection only one of them works at a time. How long a virtual machine takes to wake
+    another processor changes from second to second, and would count three times against once.
+    """
+    processors = os.sched_getaffinity(0)
+    _confine(site, {min(processors)})
+    try:
+        yield
+    finally:
+        _confine(site, processors)
+
+
+def _confine(site: Site, processors: set[int]) -> None:
+    os.sched_setaffinity(0, processors)  # `wrk` is started on the same
+    for process in site.processes:
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, processors)
+
+
 def request_rows(site: Site, suffix: str) -> list[Row]:
     """Measure the request rows."""
     sides = (site.bare, site.orbit)
     rates = [[load(side, 64, RATE_SECONDS)[0] for side in sides] for _ in range(ROUNDS)]
-    medians = [[load(side, 1, LATENCY_SECONDS)[1] for side in sides] for _ in range(LATENCY_ROUNDS)]
+    with on_one_processor(site):
+        medians = [
+            [load(side, 1, LATENCY_SECONDS)[1] for side in sides] for _ in range(LATENCY_ROUNDS)
+        ]
     rate = statistics.median(orbit / bare for bare, orbit in rates)
     latency = statistics.median(orbit / bare for bare, orbit in medians)
     bare_rate, orbit_rate = (statistics.median(column) for column in zip(*rates, strict=True))
